@@ -125,17 +125,17 @@ func (c Control) Major() (int, bool) {
 // copy's wal_level of 17 fills what was padding; 18 adds one byte after the
 // checksum version, which moves the CRC.
 //
-//	  0 system identifier      128 unlogged LSN             204 maxAlign
-//	  8 control version        136 min recovery point       208 float format
-//	 12 catalog version        144   its timeline           216 block size
-//	 16 state                  152 backup start             220 blocks per file
-//	 24 time                   160 backup end               224 WAL block size
-//	 32 checkpoint             168 backup end required      228 WAL segment size
-//	 40 checkpoint copy:       172 wal_level                252 data checksum version
-//	    +0 redo                176 wal_log_hints            288 CRC, up to 17
-//	    +8 timeline            180 max_connections … 196    292 CRC, 18
-//	   +12 previous timeline   200 track_commit_timestamp
-//	   +64 time
+//	 0 system identifier      128 unlogged LSN             204 maxAlign
+//	 8 control version        136 min recovery point       208 float format
+//	12 catalog version        144   its timeline           216 block size
+//	16 state                  152 backup start             220 blocks per file
+//	24 time                   160 backup end               224 WAL block size
+//	32 checkpoint             168 backup end required      228 WAL segment size
+//	40 checkpoint copy:       172 wal_level                252 data checksum version
+//	   +0 redo                176 wal_log_hints            288 CRC, up to 17
+//	   +8 timeline            180 max_connections … 196    292 CRC, 18
+//	  +12 previous timeline   200 track_commit_timestamp
+//	  +64 time
 const (
 	controlCRC13     = 288
 	controlCRC18     = 292

@@ -21,7 +21,7 @@ const PagesPerSegment = 131072
 //	4 LSN low half   10 flags      14 upper    18 page size | layout version
 const pageHeaderSize = 24
 
-// pageFlagBits are the flags that PostgreSQL 13 to 18 know.
+// pageFlagBits are the flags that PostgreSQL 13 to 18 know (bufpage.h, PD_VALID_FLAG_BITS).
 const pageFlagBits = 0x0007
 
 // PageHeader reads the header of a page. It is a view of at least 24 bytes.

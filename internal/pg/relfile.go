@@ -15,7 +15,7 @@ const (
 	GlobalTablespace  OID = 1664 // pg_global: the directory global
 )
 
-// Fork is one of the files sets that make up a relation.
+// Fork is one of the sets of files that make up a relation.
 type Fork uint8
 
 // Forks, numbered as in WAL block references.
