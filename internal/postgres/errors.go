@@ -250,8 +250,6 @@ func serverError(err error) error {
 		kind = ErrSlotLimit
 	case "58P01":
 		kind = ErrWALRemoved
-	case "55000":
-		kind = ErrSlotLost
 	case "42501":
 		kind = ErrNotPrivileged
 	}
@@ -259,4 +257,14 @@ func serverError(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w (%w)", kind, err)
+}
+
+// streamError is serverError for what START_REPLICATION reports, where "object not
+// in prerequisite state" can only be the slot.
+func streamError(err error) error {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && pe.Code == "55000" {
+		return fmt.Errorf("%w (%w)", ErrSlotLost, err)
+	}
+	return serverError(err)
 }
