@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -83,13 +82,10 @@ func ReadPIDFile(dataDir string) (PIDFile, error) {
 // serves tells whether process pid is a server on dataDir. A postmaster.pid that came with a restored copy, or
 // that outlived a crash, may name a process that has nothing to do with it.
 func serves(pid int, dataDir string) bool {
-	if err := syscall.Kill(pid, 0); err != nil && !errors.Is(err, syscall.EPERM) {
+	if !alive(pid) {
 		return false
 	}
 	proc := "/proc/" + strconv.Itoa(pid)
-	if zombie(proc) {
-		return false
-	}
 	cwd, err := os.Stat(proc + "/cwd") // a postmaster's working directory is its data directory
 	if err != nil {
 		if _, self := os.Stat("/proc/self/cwd"); self == nil && errors.Is(err, fs.ErrNotExist) {

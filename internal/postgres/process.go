@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,16 +60,22 @@ func tree(root int) []int {
 	return all
 }
 
-// killTree ends a process and its descendants at once. The root is halted first,
-// so that it neither starts nor tidies up anything in between.
-func killTree(root int) error {
+// killTree sends SIGKILL to a process and its descendants, which it returns. The root is halted
+// first, so that it neither starts nor tidies up anything in between.
+func killTree(root int) (kids []int, err error) {
 	if err := syscall.Kill(root, syscall.SIGSTOP); err != nil {
-		return err
+		return nil, err
 	}
-	kids := tree(root)
-	err := syscall.Kill(root, syscall.SIGKILL)
+	kids = tree(root)
+	err = syscall.Kill(root, syscall.SIGKILL)
 	for _, pid := range kids {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
 	}
-	return err
+	return kids, err
+}
+
+// alive tells whether a process still runs; a zombie does not.
+func alive(pid int) bool {
+	err := syscall.Kill(pid, 0)
+	return (err == nil || errors.Is(err, syscall.EPERM)) && !zombie("/proc/"+strconv.Itoa(pid))
 }

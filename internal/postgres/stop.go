@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -45,12 +46,18 @@ func (in *Instance) Kill() error {
 	if err != nil || pid == 0 {
 		return err
 	}
-	if err := killTree(pid); err != nil && !errors.Is(err, syscall.ESRCH) {
+	kids, err := killTree(pid)
+	if err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("kill server on %s (process %d): %w", in.DataDir, pid, err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()
-	if err := in.waitGone(ctx, pid); err != nil {
+	err = in.waitGone(ctx, pid)
+	if err == nil {
+		// They hold the shared memory, without which the next start is refused.
+		err = poll(ctx, func() bool { return !slices.ContainsFunc(kids, alive) })
+	}
+	if err != nil {
 		return fmt.Errorf("kill server on %s (process %d): %w", in.DataDir, pid, err)
 	}
 	return nil
@@ -83,9 +90,14 @@ func (in *Instance) waitGone(ctx context.Context, pid int) error {
 			return ctx.Err()
 		}
 	}
+	return poll(ctx, func() bool { return !serves(pid, in.DataDir) })
+}
+
+// poll waits for a condition that nothing announces.
+func poll(ctx context.Context, ok func() bool) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	for serves(pid, in.DataDir) {
+	for !ok() {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
