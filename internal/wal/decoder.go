@@ -187,6 +187,9 @@ func (d *Decoder) endOfWAL(reason string) error {
 // whole, checks it and relates it to the record being gathered.
 func (d *Decoder) takePageHeader() error {
 	size := shortHeader
+	if d.headLen >= shortHeader { // and the rest of a long one is still to come
+		size = longHeader
+	}
 	for {
 		n := copy(d.head[d.headLen:size], d.in)
 		d.headLen += n

@@ -3,6 +3,7 @@ package wal_test
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 	"pileus/internal/pg"
 	"pileus/internal/wal"
 )
+
+var record = flag.Bool("record", false, "write testdata/wal-MAJOR.gz anew from the servers of this run")
 
 // TestServers decodes what a server of each version writes: to the end, each
 // record verified, and with each transaction's commit at the time that the server itself remembers.
@@ -63,6 +66,9 @@ func TestServers(t *testing.T) {
 			}
 			seen.check(t, control)
 			checkEachSegment(t, s, control, seen)
+			if *record {
+				recordSegment(t, s, control, major)
+			}
 			if major == 15 {
 				compareWithWaldump(t, s, control, seen)
 			}

@@ -203,12 +203,15 @@ func workload(t *testing.T, c *pgx.Conn, major int) {
 	exec("create table gone as select generate_series(1, 1000) i")
 	exec("truncate gone")
 	exec("drop table gone, scratch")
-	exec("create database other")
+	for i := range 40 {
+		exec("update account set note = 'last' where id = $1", i)
+	}
 	exec("select pg_create_restore_point('before the change')")
 	exec("select pg_switch_wal()")
 	exec("checkpoint")
 	// Longer than a segment, so that one segment holds no start of a record.
 	exec("select pg_logical_emit_message(true, 'test', repeat('pileus', 500000))")
+	exec("create database other")
 	exec("vacuum full account")
 	exec("vacuum analyze")
 	start, stop := "pg_start_backup('label', true, false)", "pg_stop_backup(false, false)"
