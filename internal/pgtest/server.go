@@ -73,7 +73,7 @@ func newOptions(opts []Option) options {
 		settings: map[string]string{
 			"listen_addresses": "127.0.0.1", "shared_buffers": "16MB", "max_connections": "60", "wal_level": "replica",
 			"max_wal_senders": "10", "max_replication_slots": "10", "fsync": "off", "autovacuum_naptime": "1h",
-			"logging_collector": "off", "log_checkpoints": "off", "max_wal_size": "256MB", "log_min_messages": "warning",
+			"logging_collector": "off", "log_checkpoints": "off", "max_wal_size": "256MB", "log_min_messages": "warning", "wal_retrieve_retry_interval": "200ms",
 		},
 	}
 	for _, f := range opts {
@@ -250,10 +250,11 @@ func (s *Server) withConn(f func(context.Context, *pgx.Conn) error, sql string) 
 	}
 }
 
-// LSN is the current insert position, on a standby the replayed one.
+// LSN is the flush position, behind every commit that has returned; on a standby the replayed one. The insert
+// position would not do for waiting: the server may leave its last bytes unflushed, and unsent, for 15 seconds.
 func (s *Server) LSN() pg.LSN {
 	s.t.Helper()
-	lsn, err := pg.ParseLSN(s.Query("SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END"))
+	lsn, err := pg.ParseLSN(s.Query("SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END"))
 	if err != nil {
 		s.t.Fatal(err)
 	}

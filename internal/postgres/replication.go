@@ -23,6 +23,8 @@ const sendTimeout = 30 * time.Second
 type ReplConn struct {
 	conn *pgconn.PgConn
 	cfg  *pgconn.Config
+
+	identified bool // IDENTIFY_SYSTEM has run, without which a standby of 13 or 14 refuses to stream
 }
 
 // ConnectReplication opens a physical replication session; dsn and opts are those of
@@ -70,6 +72,7 @@ func (r *ReplConn) IdentifySystem(ctx context.Context) (System, error) {
 	if s.LSN, err = pg.ParseLSN(row[2]); err != nil {
 		return s, fmt.Errorf("identify system: %w", err)
 	}
+	r.identified = true
 	return s, nil
 }
 
@@ -125,7 +128,7 @@ func CheckSlotName(name string) error {
 }
 
 // CreateSlot creates a physical slot that keeps WAL from now on. A temporary
-// slot ends with this session. Errors: ErrSlotExists, ErrSlotLimit.
+// slot ends with this session, or with the first error that the server reports on it. Errors: ErrSlotExists, ErrSlotLimit.
 func (r *ReplConn) CreateSlot(ctx context.Context, name string, temporary bool) error {
 	if err := CheckSlotName(name); err != nil {
 		return err

@@ -69,6 +69,11 @@ func (r *ReplConn) StartWAL(ctx context.Context, slot string, start pg.LSN, tli 
 		cmd += "SLOT " + QuoteIdent(slot) + " "
 	}
 	cmd += fmt.Sprintf("PHYSICAL %s TIMELINE %d", start, tli)
+	if !r.identified {
+		if _, err := r.IdentifySystem(ctx); err != nil {
+			return nil, fmt.Errorf("stream WAL: %w", err)
+		}
+	}
 	s := &WALStream{r: r, tli: tli}
 	if err := s.open(ctx, cmd); err != nil {
 		return nil, fmt.Errorf("stream WAL of timeline %d from %s: %w", tli, start, err)
