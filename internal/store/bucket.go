@@ -40,9 +40,9 @@ type provider struct {
 	proof func(error) failure
 	// permissions names what the user must be allowed to do, by operation.
 	permissions map[operation]string
-	// putWhole uploads in one request and reports whether the service proved, by
-	// a checksum, that it holds the same bytes. Nil: the general way is taken.
-	putWhole func(ctx context.Context, name string, body *attemptBody) (proven bool, err error)
+	// put uploads, and reports whether the service proved by a checksum that it
+	// holds the same bytes. Nil: the portable way is taken.
+	put func(ctx context.Context, name string, body *attemptBody) (proven bool, err error)
 	// useMD5: the service checks an MD5 of the whole.
 	useMD5 bool
 	// oneAttempt stops the provider's library from repeating a request by
@@ -62,6 +62,15 @@ func (b *bucketStore) Put(ctx context.Context, key string, body io.ReadSeeker) e
 	loan, err := lendBody(body)
 	if err != nil {
 		return fmt.Errorf("write object %s: %w", key, err)
+	}
+	if loan.size > singlePutLimit {
+		// Only the end of a long upload would say that the key is taken.
+		switch _, err := b.Stat(ctx, key); {
+		case err == nil:
+			return fmt.Errorf("write object %s: %w", key, ErrExists)
+		case !errors.Is(err, ErrNotFound):
+			return fmt.Errorf("see whether object %s is there: %w", key, err)
+		}
 	}
 	proven, err := b.upload(ctx, b.prefix+key, loan)
 	if bodyErr := loan.take(); bodyErr != nil {
@@ -98,8 +107,8 @@ func (b *bucketStore) upload(ctx context.Context, name string, body *attemptBody
 	if b.provider.oneAttempt != nil {
 		ctx = b.provider.oneAttempt(ctx)
 	}
-	if b.provider.putWhole != nil && body.size <= singlePutLimit {
-		return b.provider.putWhole(ctx, name, body)
+	if b.provider.put != nil {
+		return b.provider.put(ctx, name, body)
 	}
 	opts := &blob.WriterOptions{
 		IfNotExist:     true,
@@ -231,6 +240,10 @@ func (b *bucketStore) List(ctx context.Context, prefix string) iter.Seq2[Info, e
 		objects := b.bucket.List(&blob.ListOptions{Prefix: b.prefix + prefix})
 		last := ""
 		for {
+			if err := ctx.Err(); err != nil {
+				yield(Info{}, err) // a page that is here already would hide it
+				return
+			}
 			object, err := objects.Next(ctx)
 			if err == io.EOF {
 				return

@@ -66,3 +66,7 @@ func TestS3Conformance(t *testing.T) {
 		storetest.Run(t, func(t *testing.T) store.Store { return store.WithRetry(open(t), store.RetryPolicy{}) })
 	})
 }
+
+func TestBucketConformance(t *testing.T) {
+	storetest.Run(t, func(*testing.T) store.Store { return store.NewMemBucket("in/a/folder/") })
+}

@@ -65,7 +65,10 @@ func openS3(ctx context.Context, u *url.URL, opts S3Options) (*bucketStore, erro
 			opPut: "s3:PutObject", opGet: "s3:GetObject and s3:ListBucket", opStat: "s3:GetObject and s3:ListBucket",
 			opList: "s3:ListBucket", opDelete: "s3:DeleteObject and s3:GetObject",
 		},
-		putWhole: func(ctx context.Context, name string, body *attemptBody) (bool, error) {
+		put: func(ctx context.Context, name string, body *attemptBody) (bool, error) {
+			if body.size > singlePutLimit {
+				return false, s3PutParts(ctx, client, u.Host, name, body)
+			}
 			return s3PutWhole(ctx, client, u.Host, name, body, plainHTTP)
 		},
 		bucketGone: true,
