@@ -300,15 +300,11 @@ func (d *Decoder) takeRecord() ([]byte, error) {
 func (d *Decoder) checkLength(total int) error {
 	switch {
 	case total == 0:
-		return d.endOfWALAt(d.start)
+		return &EndOfWALError{LSN: d.end, Reason: fmt.Sprintf("nothing was written at %s", d.start)}
 	case total < recordHeader || total > maxRecord:
 		return damage(d.start, "impossible record length %d", total)
 	}
 	return nil
-}
-
-func (d *Decoder) endOfWALAt(lsn pg.LSN) error {
-	return &EndOfWALError{LSN: d.end, Reason: fmt.Sprintf("nothing was written at %s", lsn)}
 }
 
 // checkRecordHeader verifies what can be before the whole record is there.

@@ -21,8 +21,14 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Record is one WAL record. Its slices point into the decoder's input or
 // buffer: they are valid as long as the record is.
 type Record struct {
-	LSN      pg.LSN // of its first byte; what pg_waldump prints
-	End      pg.LSN // past its last byte and padding: a page boundary if it fills the page (the next record then starts after that page's header), the end of the segment for a switch. It is the record's "end LSN" everywhere in PostgreSQL
+	LSN pg.LSN // of its first byte; what pg_waldump prints
+
+	// End is past its last byte and padding, PostgreSQL's "end LSN" of a record.
+	// Where the record fills its page that is the page's end, though the next
+	// record starts after the next page's header; for a switch it is the end of
+	// the segment.
+	End pg.LSN
+
 	Prev     pg.LSN // of the record before
 	Timeline pg.TimelineID
 	Major    int // PostgreSQL's, whose layout the record has
@@ -87,8 +93,8 @@ const (
 	blockSameRel  = 0x80
 )
 
-// parse verifies the CRC of the record in raw, which holds at least a header, and takes it
-// apart. LSN and Major have to be set. Source: DecodeXLogRecord.
+// parse verifies the CRC of the record in raw, which holds at least a header,
+// and takes it apart. LSN and Major have to be set. Source: DecodeXLogRecord.
 func (r *Record) parse(raw []byte) error {
 	le := binary.LittleEndian
 	want, got := le.Uint32(raw[20:]), crc32.Update(crc32.Update(0, castagnoli, raw[recordHeader:]), castagnoli, raw[:20])

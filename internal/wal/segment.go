@@ -27,9 +27,11 @@ type SegmentInfo struct {
 const checkBuffer = 256 << 10
 
 // CheckSegment verifies one segment file by itself, from its first byte to the
-// end of r: that it has its full size and is seg, that every page header is right, and that every record
-// wholly inside has the right CRC and follows the one before. A record may come in from
-// the segment before and go on into the next. Systemid 0 accepts any cluster.
+// end of r: that it has its full size and is seg, that every page header is
+// right, and that every record wholly inside has the right CRC and follows the
+// one before. A record may come in from the segment before and go on into the
+// next; neither is counted, so that to know of every commit the segments have to
+// be decoded in a row. System identifier 0 accepts any cluster.
 //
 // Only complete segments pass: an unfinished one (like a .partial, or the one
 // a server is writing) ends early, which is an *EndOfWALError. Other errors are
