@@ -67,7 +67,7 @@ func Connect(ctx context.Context, dsn string, opts Options) (*Conn, error) {
 
 func (c *Conn) prepare(ctx context.Context) error {
 	const settings = `SELECT current_setting('server_version_num')::int,
-		set_config('search_path', 'pg_catalog', false), set_config('statement_timeout', '0', false),
+		set_config('search_path', 'pg_catalog', false),
 		set_config('lock_timeout', '0', false), set_config('idle_in_transaction_session_timeout', '0', false),
 		set_config('DateStyle', 'ISO', false), set_config('TimeZone', 'UTC', false), set_config('bytea_output', 'hex', false)`
 	rows, err := c.sql.Query(ctx, settings)
@@ -144,6 +144,8 @@ func parseConfig(dsn string, opts Options) (*pgconn.Config, error) {
 		cfg.RuntimeParams["application_name"] = opts.ApplicationName
 	}
 	cfg.RuntimeParams["client_encoding"] = "UTF8"
+	// At start-up, because it would already cut off the statement that sets it.
+	cfg.RuntimeParams["statement_timeout"] = "0"
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = defaultConnectTimeout
 	}
