@@ -45,7 +45,8 @@ func parsePIDFile(b []byte) (PIDFile, error) {
 		}
 		return ""
 	}
-	pid, err := strconv.Atoi(line(1))
+	n, err := strconv.ParseInt(line(1), 10, 32)
+	pid := int(n)
 	if err != nil || pid == 0 {
 		return p, fmt.Errorf("postmaster.pid starts with %q, which is not a process id", line(1))
 	}
