@@ -1,6 +1,7 @@
 package pgtest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -92,6 +93,10 @@ var buildPileus = sync.OnceValues(func() (string, error) {
 	cmd := exec.Command("go", "build", "-o", path, "pileus/cmd/pileus")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build pileus/cmd/pileus: %w\n%s", err, out)
+	}
+	// Whatever the umask: the servers' account has to run it.
+	if err := errors.Join(os.Chmod(filepath.Dir(path), 0o755), os.Chmod(path, 0o755)); err != nil {
+		return "", err
 	}
 	return path, nil
 })

@@ -1,6 +1,8 @@
 package pgtest_test
 
 import (
+	"os/exec"
+	"syscall"
 	"testing"
 
 	"pileus/internal/pgtest"
@@ -28,5 +30,14 @@ func TestPgbenchRuns(t *testing.T) {
 	s.Pgbench("-t", "10", "-n")
 	if n := s.Query("SELECT count(*) FROM pgbench_history"); n != "10" {
 		t.Fatalf("%s transactions were recorded instead of 10", n)
+	}
+}
+
+func TestPileusRunsAsTheAccountOfTheServers(t *testing.T) {
+	cmd := exec.Command(pgtest.PileusBinary(t), "--help")
+	cmd.Dir = pgtest.TempDir(t)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: pgtest.RunAs(t)}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
 }

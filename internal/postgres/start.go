@@ -64,8 +64,8 @@ type child struct {
 }
 
 // Start starts the server and waits until it takes queries, or, with hot_standby off in a recovery, until the recovery
-// runs. When ctx ends first the server is stopped again. Errors: *StartError; an
-// instance that runs already is one too.
+// runs. When ctx ends first the server is stopped again. A server that runs already is an
+// error, too. Error: *StartError when the server ended by itself.
 func (in *Instance) Start(ctx context.Context, o StartOptions) error {
 	if p, ok, err := in.Running(); err != nil {
 		return fmt.Errorf("start server: %w", err)
