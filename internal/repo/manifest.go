@@ -28,7 +28,8 @@ type Backup struct {
 	StartLSN         pg.LSN            `json:"start_lsn"` // redo starts here
 	StopLSN          pg.LSN            `json:"stop_lsn"`  // consistent from here on; WAL up to here is needed
 	Started          time.Time         `json:"started"`
-	Stopped          time.Time         `json:"stopped"` // server's clock when StopLSN was the end of WAL
+	Stopped          time.Time         `json:"stopped"`     // server's clock after the end: no commit before StopLSN is later
+	CompleteTo       time.Time         `json:"complete_to"` // server's clock before the end: all that was committed by then lies before StopLSN
 	Label            string            `json:"backup_label"`
 	TablespaceMap    string            `json:"tablespace_map,omitempty"`
 	Tablespaces      []Tablespace      `json:"tablespaces,omitempty"`

@@ -1,0 +1,159 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"pileus/internal/pg"
+	"pileus/internal/repo"
+)
+
+// listedDamage is how many damaged pages a manifest names; all are counted.
+const listedDamage = 1000
+
+// file is one regular file on its way into the repository. Its chunks may be
+// worked on by several workers; who finishes the last one finishes the file.
+type file struct {
+	entry  repo.Entry
+	pages  bool   // has pages with checksums
+	first  uint32 // number of its first block within the relation fork
+	chunks []repo.Chunk
+	left   atomic.Int64 // chunks not worked on yet
+	shared atomic.Int64 // chunks that are the parent's
+
+	once   sync.Once
+	parent *parentFile
+
+	mu   sync.Mutex
+	size int64 // where the file ended, as far as was seen
+	gone bool  // it vanished before anything was read
+}
+
+func (r *run) newFile(path string, mode uint32, size int64) *file {
+	f := &file{entry: repo.Entry{Path: path, Type: repo.TypeFile, Mode: mode, Size: size}, size: size,
+		chunks: make([]repo.Chunk, (size+repo.ChunkSize-1)/repo.ChunkSize)}
+	f.left.Store(int64(len(f.chunks)))
+	if r.info.DataChecksums && pg.HasPages(path) {
+		if p, ok := pg.ParseRelationPath(path); ok {
+			f.pages, f.first = true, p.FirstBlock()
+		}
+	}
+	return f
+}
+
+// endsAt records that the file turned out to be shorter than it was listed.
+func (f *file) endsAt(size int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.size = min(f.size, size)
+}
+
+// result gathers what the workers found.
+type result struct {
+	mu      sync.Mutex
+	entries []repo.Entry
+	files   int64
+	size    int64
+	damage  []repo.Damage
+	damaged int64
+}
+
+func (s *result) add(e repo.Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entries = append(s.entries, e)
+	if e.Type == repo.TypeFile {
+		s.files++
+		s.size += e.Size
+	}
+}
+
+func (s *result) bad(d repo.Damage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damaged++
+	if len(s.damage) < listedDamage {
+		s.damage = append(s.damage, d)
+	}
+}
+
+// worker turns chunks into references. Each has its own pack.
+type worker struct {
+	r *run
+	w *repo.PackWriter
+}
+
+var zeroChunk [repo.ChunkSize]byte
+
+// chunk stores chunk index of f, or refers to the parent's. Empty data means
+// that the file ended before it. The pages have been checked already.
+func (w *worker) chunk(ctx context.Context, f *file, index int, data []byte) error {
+	f.once.Do(func() { f.parent = w.r.parent.file(ctx, f.entry.Path) })
+	switch c := &f.chunks[index]; {
+	case len(data) == 0:
+	case bytes.Equal(data, zeroChunk[:len(data)]):
+		c.Zero = true
+	default:
+		hash := w.r.Repo.Hash(data)
+		if ref, ok := f.parent.same(index, len(data), hash); ok {
+			c.Ref = ref
+			f.shared.Add(1)
+			break
+		}
+		ref, err := w.w.AddHashed(data, hash)
+		if err != nil {
+			return fmt.Errorf("store %s: %w", f.entry.Path, err)
+		}
+		c.Ref = ref
+	}
+	w.r.Progress.Add(int64(len(data)))
+	if f.left.Add(-1) == 0 {
+		return w.finish(f)
+	}
+	return nil
+}
+
+// finish turns a file whose chunks are done into a manifest entry.
+func (w *worker) finish(f *file) error {
+	if f.gone {
+		return nil
+	}
+	e := f.entry
+	e.Size = f.size
+	chunks := f.chunks[:(e.Size+repo.ChunkSize-1)/repo.ChunkSize]
+	switch {
+	case len(chunks) == 0, len(chunks) == 1 && chunks[0].Zero:
+		// No content, or only zero bytes: the size says it all.
+	case len(chunks) == 1 && int64(chunks[0].Length) == e.Size:
+		e.Chunk = &chunks[0].Ref
+	case f.parent != nil && f.parent.entry.Node != nil && f.parent.entry.Size == e.Size && len(f.parent.patched) == 0 &&
+		len(f.parent.chunks) == len(chunks) && sameZeros(chunks, f.parent.chunks, f.shared.Load()):
+		e.Node, e.Packs = f.parent.entry.Node, f.parent.entry.Packs
+	default:
+		n := &repo.Node{Size: e.Size, Chunks: chunks}
+		ref, err := w.w.PutNode(n)
+		if err != nil {
+			return fmt.Errorf("store the page map of %s: %w", e.Path, err)
+		}
+		e.Node, e.Packs = &ref, n.Packs()
+	}
+	w.r.result.add(e)
+	return nil
+}
+
+// sameZeros tells whether the chunks that are not shared are zero in both.
+func sameZeros(now, before []repo.Chunk, shared int64) bool {
+	zeros := int64(0)
+	for i := range now {
+		if now[i].Zero {
+			if !before[i].Zero {
+				return false
+			}
+			zeros++
+		}
+	}
+	return zeros+shared == int64(len(now))
+}

@@ -1,0 +1,16 @@
+// Package backup takes base backups: of a data directory on this host, read
+// directly, or of any server, over the replication protocol. Both feed the same
+// workers, which check pages, compare with the parent backup, and fill packs.
+//
+// Glossary:
+//
+//	files mode   pg_backup_start, read the files in parallel, pg_backup_stop
+//	stream mode  BASE_BACKUP; the server reads the files and sends tar archives
+//	parent       an earlier backup whose equal chunks are referred to, not stored again
+//	damage       a page whose checksum is wrong and that WAL replay will not mend
+//
+// Contract: the manifest is written last, when every pack and all WAL that the
+// backup needs are durable; a backup that fails or is killed leaves packs that
+// nothing names, and no backup. The caller holds repo.LeaseBackup on the cluster,
+// with the parent's ID among what the lease keeps.
+package backup
