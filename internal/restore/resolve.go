@@ -104,7 +104,8 @@ func (r *resolver) candidates() []repo.Backup {
 		b := r.cat.backups[i]
 		switch r.target.Kind {
 		case ToTime:
-			if b.Stopped.After(r.target.Time) {
+			// One that ended at the very time may hold a commit of that time.
+			if b.Stopped.After(r.target.Time) || r.target.Exclusive && b.Stopped.Equal(r.target.Time) {
 				continue
 			}
 		case ToLSN:

@@ -104,7 +104,7 @@ func TestResolveAgreesWithReplay(t *testing.T) {
 				return
 			}
 			for _, b := range cat.backups {
-				usable := b.StopLSN <= bound && !(target.Kind == ToTime && b.Stopped.After(target.Time)) && !(target.Kind == ToLSN && b.StopLSN > target.LSN)
+				usable := b.StopLSN <= bound && !(target.Kind == ToTime && (b.Stopped.After(target.Time) || target.Exclusive && b.Stopped.Equal(target.Time))) && !(target.Kind == ToLSN && b.StopLSN > target.LSN)
 				if usable {
 					t.Fatalf("%s: refused (%v), although backup %s reaches it", target, err, b.ID)
 				}
