@@ -26,7 +26,8 @@ const (
 )
 
 // bucketStore keeps objects in a bucket of a cloud provider. It makes one attempt
-// per call. Every Put is conditional on the key being free.
+// per call. Every Put is conditional on the key being free; one whose answer is
+// lost counts as done when exactly its bytes are there.
 type bucketStore struct {
 	bucket   *blob.Bucket
 	prefix   string // "" or "some/prefix/"
@@ -77,7 +78,11 @@ func (b *bucketStore) Put(ctx context.Context, key string, body io.ReadSeeker) e
 		return fmt.Errorf("write object %s: read its body: %w", key, bodyErr)
 	}
 	if err != nil {
+		answered := b.provider.proof(err).status != 0
 		err = b.mapError(ctx, opPut, key, err)
+		if !answered && errors.Is(err, ErrUnavailable) {
+			return b.afterSilence(ctx, key, body, loan, err)
+		}
 		if errors.Is(err, errConflict) {
 			// Two writers met. Whether the other has won shows now.
 			if _, statErr := b.Stat(ctx, key); statErr == nil {
@@ -101,6 +106,23 @@ func (b *bucketStore) Put(ctx context.Context, key string, body io.ReadSeeker) e
 			key, b.provider.label, info.Size, loan.size)
 	}
 	return nil
+}
+
+// afterSilence decides a Put that broke off without an answer, by what is there
+// now. Besides a lost answer this is how a service looks that refuses a taken key
+// and hangs up before it has read the body.
+func (b *bucketStore) afterSilence(ctx context.Context, key string, body io.ReadSeeker, loan *attemptBody, putErr error) error {
+	if _, err := body.Seek(loan.start, io.SeekStart); err != nil {
+		return putErr
+	}
+	same, err := sameContent(ctx, b, key, body, loan.size)
+	switch {
+	case err != nil: // the object is not there, or cannot be asked for
+		return putErr
+	case same:
+		return nil
+	}
+	return fmt.Errorf("write object %s: %w", key, ErrExists)
 }
 
 func (b *bucketStore) upload(ctx context.Context, name string, body *attemptBody) (proven bool, err error) {

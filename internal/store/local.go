@@ -35,6 +35,8 @@ type Local struct {
 	dir  string
 	root *os.Root // all access goes through it: no symbolic link leads out of dir
 
+	syncFile func(*os.File) error // (*os.File).Sync; tests watch and break it
+
 	mu      sync.Mutex
 	durable map[string]bool // folders known to be fsynced into their parents
 }
@@ -60,7 +62,7 @@ func OpenLocal(dir string, opts LocalOptions) (*Local, error) {
 	if err != nil {
 		return nil, localError("open folder", dir, err)
 	}
-	l := &Local{dir: dir, root: root, durable: map[string]bool{".": true}}
+	l := &Local{dir: dir, root: root, syncFile: (*os.File).Sync, durable: map[string]bool{".": true}}
 	l.removeLeftovers(time.Now())
 	return l, nil
 }

@@ -54,7 +54,7 @@ func (l *Local) Put(ctx context.Context, key string, body io.ReadSeeker) (err er
 		}
 		return localError("write", l.path(key), err)
 	}
-	if err := tmp.file.Sync(); err != nil {
+	if err := l.syncFile(tmp.file); err != nil {
 		return localError("fsync", l.path(key), err)
 	}
 	if err := ctx.Err(); err != nil {
@@ -163,7 +163,7 @@ func (l *Local) syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	err = f.Sync()
+	err = l.syncFile(f)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) {
 		err = nil // this file system has no fsync for folders (SMB, some FUSE): its renames are synchronous
 	}
