@@ -51,11 +51,12 @@ const DefaultPackSize = 16 << 20
 
 // Repository is an open repository. Its methods may be called concurrently.
 type Repository struct {
-	store store.Store
-	cfg   Config
-	keys  keyring
-	code  coder
-	opt   Options
+	store  store.Store
+	cfg    Config
+	keys   keyring
+	master []byte // the repository key; nil if it is not encrypted
+	code   coder
+	opt    Options
 }
 
 // Init creates a repository in st. With key slots it is encrypted under a new
@@ -140,7 +141,7 @@ func open(st store.Store, cfg Config, master []byte, opt Options) (*Repository, 
 	if opt.Level == 0 {
 		opt.Level = zstd.SpeedFastest
 	}
-	r := &Repository{store: st, cfg: cfg, opt: opt}
+	r := &Repository{store: st, cfg: cfg, opt: opt, master: master}
 	var err error
 	if master != nil {
 		if r.keys, err = newKeyring(master); err != nil {
