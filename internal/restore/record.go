@@ -51,4 +51,7 @@ type WAL interface {
 	// there is a *GapError; WAL that is damaged is an error wrapping repo.ErrDamaged.
 	// It reads ahead while the consumer works.
 	Records(ctx context.Context, path pg.History, from pg.LSN) iter.Seq2[Record, error]
+	// Holds tells whether the timeline's own copy of the segment before end is there
+	// up to end. Where a timeline was left, often only its successor's copy is.
+	Holds(ctx context.Context, tli pg.TimelineID, end pg.LSN) (bool, error)
 }

@@ -144,7 +144,9 @@ func (r *resolver) from(ctx context.Context, b repo.Backup, limit pg.LSN) (res R
 			return res, false, err
 		}
 	}
-	res, err = r.settle(b, c)
+	if res, err = r.settle(b, c); err == nil {
+		res.Timeline, err = r.timeline(ctx, res.EndLSN)
+	}
 	return res, err == nil, err
 }
 
@@ -192,6 +194,22 @@ func (r *resolver) settle(b repo.Backup, c *cut) (Resolution, error) {
 	}
 	res.StopLSN, res.EndLSN = stop.LSN, stop.End
 	return res, nil
+}
+
+// timeline is the one that recovery is to follow: that of the stop record. To
+// follow a later one would work, but the server would then write a history that
+// claims WAL of it. It is the way only where just the later one's copy of the
+// last segment is there.
+func (r *resolver) timeline(ctx context.Context, end pg.LSN) (pg.TimelineID, error) {
+	tli := r.cat.path.TimelineAt(end - 1)
+	if tli == r.cat.path.Timeline {
+		return tli, nil
+	}
+	held, err := r.wal.Holds(ctx, tli, end)
+	if err != nil || !held {
+		return r.cat.path.Timeline, err
+	}
+	return tli, nil
 }
 
 func (r *resolver) notes(res *Resolution) {

@@ -49,6 +49,8 @@ func (f *fakeWAL) Records(ctx context.Context, path pg.History, from pg.LSN) ite
 	}
 }
 
+func (f *fakeWAL) Holds(context.Context, pg.TimelineID, pg.LSN) (bool, error) { return true, nil }
+
 // epoch is when the tests' WAL begins.
 var epoch = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 

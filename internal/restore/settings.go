@@ -111,7 +111,8 @@ func readSettings(dir string, r *Request) (*settings, error) {
 			continue // kept: whoever starts it sees to that
 		}
 		c := s.change(h.Setting, h.Replacement, h.Reason)
-		c.Remove = h.Remove
+		// To the server an empty target unsets any other that was set before it.
+		c.Remove = h.Remove || ofRecovery(c.Name)
 		if v, ok := s.own()[c.Name]; ok {
 			c.New = v
 		}
@@ -189,15 +190,9 @@ func (s *settings) auto(recovery map[string]string) []byte {
 		}
 	}
 	for _, c := range s.changes {
-		if c.Remove || strings.HasPrefix(c.Name, "recovery_target") || c.Name == "restore_command" {
+		if c.Remove {
 			delete(set, c.Name)
 		} else {
-			set[c.Name] = c.New
-		}
-	}
-	for _, c := range s.changes {
-		// Of an earlier recovery, in postgresql.conf: an empty target is no target.
-		if c.File != autoConf && !c.Remove && (strings.HasPrefix(c.Name, "recovery_target") || c.Name == "restore_command") {
 			set[c.Name] = c.New
 		}
 	}
@@ -209,6 +204,10 @@ func (s *settings) auto(recovery map[string]string) []byte {
 		b.WriteString(postgres.FormatSetting(name, set[name]))
 	}
 	return []byte(b.String())
+}
+
+func ofRecovery(name string) bool {
+	return strings.HasPrefix(name, "recovery_target") || name == "restore_command"
 }
 
 // apply writes the configuration into the data directory.

@@ -58,6 +58,17 @@ func (w *RepositoryWAL) Records(ctx context.Context, path pg.History, from pg.LS
 	}
 }
 
+// Holds implements WAL.
+func (w *RepositoryWAL) Holds(ctx context.Context, tli pg.TimelineID, end pg.LSN) (bool, error) {
+	s := pg.SegmentAt(tli, end-1, w.Cluster.SegmentSize)
+	whole, err := w.Repo.HasSegment(ctx, w.Cluster.Name, s)
+	if whole || err != nil {
+		return whole, err
+	}
+	parts, err := w.Repo.Parts(ctx, w.Cluster.Name, s)
+	return s.Start()+pg.LSN(repo.PartsEnd(parts)) >= end, err
+}
+
 // drain yields the records that the decoder has; more is false if the consumer has enough.
 func drain(d *wal.Decoder, from pg.LSN, yield func(Record, error) bool) (more bool, err error) {
 	for {
