@@ -11,17 +11,18 @@
 //
 // A restore goes through these stages, and its marker names the one it is in:
 //
-//	Plan ──▶ writing ──▶ written ──▶ recovering ──▶ verifying ──▶ done (no marker)
-//	             │           │            │              │
-//	             └───────────┴────────────┴──────────────┴──▶ failed
+//	NewPlan ──▶ writing ──▶ written ──▶ recovering ──▶ verifying ──▶ opening ──▶ done (no marker)
+//	              │            │            │              │             │
+//	              └────────────┴────────────┴──────────────┴─▶ failed    └─▶ opening
 //
-// Plan only reads. Run may be killed at any point: the same request, run again,
-// finds the marker of its own, clears what is there, and starts over. The control
-// file is written last, so no unfinished directory can be started.
+// NewPlan only reads. Run may be killed at any point: the same request, run again,
+// finds the marker of its own, clears what is there, and starts over; or, once the
+// cluster is as planned and may be in use, opens it. The control file is written
+// last, so no unfinished directory can be started.
 //
 // Contract: nothing is written into a directory that holds anything else than the
 // marker's own restore, nor over the tablespaces of another cluster. A target that
-// the WAL does not reach without a gap is refused by Plan. Every byte is checked
+// the WAL does not reach without a gap is refused by NewPlan. Every byte is checked
 // against its hash before it is written. Recovery is told to stop at a record that
 // was seen, so that the server itself refuses to promote when WAL runs out earlier.
 //

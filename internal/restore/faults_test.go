@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -280,15 +281,45 @@ func TestInterruptedAnywhereAndRerun(t *testing.T) {
 	}
 }
 
+func TestInterruptedWhenOpeningKeepsTheCluster(t *testing.T) {
+	l, _, _ := simpleLab(t)
+	r := l.request("opened", Target{Kind: ToLatest})
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	l.check(err)
+	r.Port = taken.Addr().(*net.TCPAddr).Port // nothing hears of it before the cluster opens
+	if _, err := l.restore(r); err == nil || !strings.Contains(err.Error(), "did not start with the settings it is to keep") {
+		t.Fatalf("error %v, want the port refused", err)
+	}
+	proof := filepath.Join(r.DataDir, "proof")
+	l.check(os.WriteFile(proof, nil, 0o600))
+	l.check(taken.Close())
+	l.steps(10, 12) // behind what was restored
+	l.archive()
+	res, err := l.restore(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(proof); err != nil {
+		t.Error("the cluster was restored anew, though somebody may have used it")
+	}
+	if got := l.ask(res, "SELECT count(*) FROM ledger"); got != "9" || res.Timeline != 2 {
+		t.Errorf("%s rows on timeline %d, want 9 on 2", got, res.Timeline)
+	}
+	if _, err := l.repo.Cluster(t.Context(), "opened"); err != nil {
+		t.Errorf("the cluster is not registered: %v", err)
+	}
+}
+
 func TestTwoProcessesAtOnce(t *testing.T) {
 	l, _, _ := simpleLab(t)
 	r := l.request("twice", Target{Kind: ToLatest})
 	p, err := NewPlan(t.Context(), r)
 	l.check(err)
 	first := run{plan: &p, place: p.place(), marker: marker{Tool: markerTool, Request: p.id}}
-	unlock, err := first.claim(t.Context())
+	unlock, err := first.claim()
 	l.check(err)
 	defer unlock()
+	l.check(first.empty(t.Context()))
 	again, err := NewPlan(t.Context(), r)
 	l.check(err)
 	if _, err := Run(t.Context(), again, Options{}); err == nil || !strings.Contains(err.Error(), "another process is restoring") {

@@ -24,7 +24,8 @@ const (
 	StageWriting    Stage = "writing"    // the directory cannot be started
 	StageWritten    Stage = "written"    // complete, and not started
 	StageRecovering Stage = "recovering" // the server replays
-	StageVerifying  Stage = "verifying"  // it was promoted
+	StageVerifying  Stage = "verifying"  // it was promoted, and nobody can reach it
+	StageOpening    Stage = "opening"    // it is as planned; somebody may use it, so it is never cleared
 	StageFailed     Stage = "failed"
 )
 
@@ -55,8 +56,9 @@ func requestID(r *Request, spaces []TablespaceMove) string {
 	b, err := json.Marshal(struct {
 		Repository, Source, New, DataDir string
 		Target                           Target
+		Start                            bool
 		Spaces                           []TablespaceMove
-	}{r.Repo.Config().ID, r.Source, r.NewCluster, r.DataDir, r.Target, spaces})
+	}{r.Repo.Config().ID, r.Source, r.NewCluster, r.DataDir, r.Target, r.Start, spaces})
 	if err != nil { // plain data always marshals
 		return ""
 	}

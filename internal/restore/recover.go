@@ -31,8 +31,8 @@ func (r *run) recover(ctx context.Context) (err error) {
 		return err
 	}
 	defer os.RemoveAll(private)
-	in := &postgres.Instance{Binaries: p.binaries, DataDir: p.DataDir, RunAs: p.owner, Port: p.Port, SocketDir: private,
-		LogFile: filepath.Join(p.DataDir, serverLog)}
+	in := p.instance()
+	in.SocketDir = private
 	r.result.LogFile = in.LogFile
 	defer func() {
 		if err != nil {
@@ -68,13 +68,45 @@ func (r *run) recover(ctx context.Context) (err error) {
 	if err := r.finalSettings(); err != nil {
 		return err
 	}
-	in.SocketDir = ""
-	if err := in.Start(ctx, postgres.StartOptions{}); err != nil {
-		return fmt.Errorf("recovery came to its target, and the server did not start with the settings it is to keep: %w", err)
+	return r.open(ctx, in)
+}
+
+// open starts the cluster with the settings it is to keep. From here on it may be
+// used, so a run that fails or is killed leaves it, and the next one only opens it.
+func (r *run) open(ctx context.Context, in *postgres.Instance) error {
+	if err := r.mark(StageOpening); err != nil {
+		return err
+	}
+	in.Port, in.SocketDir = 0, "" // the configuration has them
+	if _, running, err := in.Running(); err != nil || !running {
+		if err := in.Start(ctx, postgres.StartOptions{}); err != nil {
+			return fmt.Errorf("recovery came to its target, and the server did not start with the settings it is to keep: %w", err)
+		}
+	}
+	if pid, running, err := in.Running(); err == nil && running {
+		r.result.Port, r.result.Socket = pid.Port, pid.SocketDir
 	}
 	r.result.Started = true
 	r.lap("open", 0)
 	return nil
+}
+
+// reopen finishes a restore that was interrupted when its cluster was about to open.
+func (r *run) reopen(ctx context.Context) error {
+	p := r.plan
+	var err error
+	if r.result.Timeline, r.result.EndLSN, err = ended(p.DataDir); err != nil {
+		return err
+	}
+	p.request.Report.Note("An earlier run restored the cluster, up to LSN %s; it is opened as it is.", r.result.EndLSN)
+	in := p.instance()
+	r.result.LogFile = in.LogFile
+	return r.open(ctx, in)
+}
+
+// instance is the new cluster's server.
+func (p *Plan) instance() *postgres.Instance {
+	return &postgres.Instance{Binaries: p.binaries, DataDir: p.DataDir, RunAs: p.owner, Port: p.Port, LogFile: filepath.Join(p.DataDir, serverLog)}
 }
 
 // private makes a folder that only the server's account can enter, with a
@@ -176,35 +208,46 @@ func replaying(postmaster int, segmentSize int64) pg.LSN {
 	return 0
 }
 
-// verify checks that recovery ended at the planned record: the history that the
-// promoted server wrote says where its timeline begins.
+// verify checks that recovery ended at the planned record.
 func verify(p *Plan) (pg.TimelineID, error) {
-	entries, err := os.ReadDir(filepath.Join(p.DataDir, "pg_wal"))
+	newest, end, err := ended(p.DataDir)
 	if err != nil {
-		return 0, fmt.Errorf("verify where recovery ended: %w", err)
+		return 0, err
 	}
-	newest := pg.TimelineID(0)
+	want := p.Resolution.EndLSN
+	switch {
+	case newest <= p.Resolution.Timeline:
+		return 0, fmt.Errorf("%w: the server is not on a timeline of its own", ErrNotPromoted)
+	case p.Resolution.Immediate && end < want, !p.Resolution.Immediate && end != want:
+		return 0, fmt.Errorf("%w %s: it ended at %s", ErrNotPromoted, want, end)
+	}
+	return newest, nil
+}
+
+// ended tells where recovery ended: the history that the promoted server wrote
+// says where its timeline begins. Timeline 0: it was not promoted.
+func ended(dataDir string) (newest pg.TimelineID, end pg.LSN, err error) {
+	wal := filepath.Join(dataDir, "pg_wal")
+	entries, err := os.ReadDir(wal)
+	if err != nil {
+		return 0, 0, fmt.Errorf("look where recovery ended: %w", err)
+	}
 	for _, e := range entries {
 		if tli, ok := pg.ParseHistoryName(e.Name()); ok {
 			newest = max(newest, tli)
 		}
 	}
-	if newest <= p.Resolution.Timeline {
-		return 0, fmt.Errorf("%w: the server is on timeline %d, not on one of its own", ErrNotPromoted, max(newest, p.Resolution.Timeline))
+	if newest == 0 {
+		return 0, 0, nil
 	}
-	content, err := os.ReadFile(filepath.Join(p.DataDir, "pg_wal", pg.HistoryName(newest)))
+	content, err := os.ReadFile(filepath.Join(wal, pg.HistoryName(newest)))
+	if err == nil {
+		end, err = lastSwitch(content)
+	}
 	if err != nil {
-		return 0, fmt.Errorf("verify where recovery ended: %w", err)
+		return 0, 0, fmt.Errorf("look where recovery ended: %s: %w", pg.HistoryName(newest), err)
 	}
-	end, err := lastSwitch(content)
-	if err != nil {
-		return 0, fmt.Errorf("verify where recovery ended: %s: %w", pg.HistoryName(newest), err)
-	}
-	want := p.Resolution.EndLSN
-	if p.Resolution.Immediate && end >= want || end == want {
-		return newest, nil
-	}
-	return 0, fmt.Errorf("%w %s: it ended at %s", ErrNotPromoted, want, end)
+	return newest, end, nil
 }
 
 // lastSwitch is where the last line of a history says that its timeline began.
@@ -230,7 +273,7 @@ func (r *run) next() {
 	p := r.plan
 	if r.result.Started {
 		r.result.Next = append(r.result.Next,
-			fmt.Sprintf("Connect: psql -h %s -p %d", p.SocketDir, p.Port),
+			fmt.Sprintf("Connect: psql -h %s -p %d", r.result.Socket, r.result.Port),
 			fmt.Sprintf("It is not protected yet: add cluster %s to pileus.yaml, then run `pileus wal receive %s` and `pileus backup %s`.", p.NewCluster, p.NewCluster, p.NewCluster))
 		return
 	}

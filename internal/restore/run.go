@@ -77,19 +77,23 @@ func Run(ctx context.Context, p Plan, opt Options) (Result, error) {
 }
 
 func (r *run) do(ctx context.Context) error {
-	unlock, err := r.claim(ctx)
+	unlock, err := r.claim()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := r.write(ctx); err != nil {
-		return err
-	}
-	if err := r.register(ctx); err != nil {
-		return err
-	}
+	work := []func(context.Context) error{r.empty, r.write, r.register}
 	if r.plan.request.Start {
-		if err := r.recover(ctx); err != nil {
+		work = append(work, r.recover)
+	}
+	// Under the lock nobody else changes the marker.
+	if m, ok, err := readMarker(r.plan.DataDir); err != nil {
+		return err
+	} else if ok && m.Request == r.plan.id && m.Stage == StageOpening {
+		r.marker, work = m, []func(context.Context) error{r.reopen}
+	}
+	for _, step := range work {
+		if err := step(ctx); err != nil {
 			return err
 		}
 	}
@@ -100,9 +104,8 @@ func (r *run) do(ctx context.Context) error {
 	return nil
 }
 
-// claim takes the directories: locks them against a second process, checks them
-// again, ends what an unfinished restore left running, marks and empties them.
-func (r *run) claim(ctx context.Context) (unlock func(), err error) {
+// claim takes the directories: makes them, and locks them against a second process.
+func (r *run) claim() (unlock func(), err error) {
 	for _, dir := range r.place.roots() {
 		if _, err := checkDir(dir, r.plan.id, "the directory"); err != nil {
 			return nil, err
@@ -120,13 +123,11 @@ func (r *run) claim(ctx context.Context) (unlock func(), err error) {
 		unlock()
 		return nil, fmt.Errorf("another process is restoring into %s: %w", r.plan.DataDir, err)
 	}
-	if err := r.empty(ctx); err != nil {
-		unlock()
-		return nil, err
-	}
 	return unlock, nil
 }
 
+// empty checks the directories again, now that they are locked, ends what an
+// unfinished restore left running, empties and marks them.
 func (r *run) empty(ctx context.Context) error {
 	for _, dir := range r.place.roots() {
 		if _, err := checkDir(dir, r.plan.id, "the directory"); err != nil {
@@ -267,6 +268,9 @@ func (p *Plan) moment() time.Time {
 // fail leaves everything so that the same request can be run again.
 func (r *run) fail(ctx context.Context, cause error) error {
 	errs := []error{cause}
+	if r.marker.Stage == StageOpening {
+		return cause // the cluster is whole: the next run opens it
+	}
 	if r.named {
 		if err := r.plan.request.Repo.DeleteCluster(ctx, r.plan.NewCluster); err != nil {
 			errs = append(errs, err)
