@@ -1,0 +1,196 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pileus/internal/pg"
+	"pileus/internal/repo"
+)
+
+// GapError: WAL is missing although later WAL is in the repository.
+type GapError struct {
+	Timeline pg.TimelineID
+	From     pg.LSN // the WAL before it is there
+	To       pg.LSN // the WAL from here on is there
+}
+
+func (e *GapError) Error() string {
+	return fmt.Sprintf("WAL of timeline %d is missing in the repository from LSN %s to %s", e.Timeline, e.From, e.To)
+}
+
+// Range is WAL of one timeline that the repository holds without a hole.
+type Range struct {
+	Timeline   pg.TimelineID `json:"timeline"`
+	Start, End pg.LSN
+}
+
+// Coverage lists what WAL the repository holds, by timeline and position. It
+// only lists objects; it reads none.
+func Coverage(ctx context.Context, r *repo.Repository, c repo.Cluster) ([]Range, error) {
+	tlis, err := r.Timelines(ctx, c.Name)
+	if err != nil {
+		return nil, err
+	}
+	partly, err := r.PartSegments(ctx, c.Name, c.SegmentSize)
+	if err != nil {
+		return nil, err
+	}
+	var out []Range
+	for _, tli := range tlis {
+		ranges, err := timelineCoverage(ctx, r, c, tli, partly)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, ranges...)
+	}
+	return out, nil
+}
+
+func timelineCoverage(ctx context.Context, r *repo.Repository, c repo.Cluster, tli pg.TimelineID, partly []pg.Segment) ([]Range, error) {
+	var out []Range
+	add := func(start, end pg.LSN) {
+		if k := len(out); k > 0 && out[k-1].End == start {
+			out[k-1].End = end
+			return
+		}
+		out = append(out, Range{Timeline: tli, Start: start, End: end})
+	}
+	// Parts lie after the complete segments, or fill a hole between them; both
+	// lists are in order, and are merged.
+	var mine []pg.Segment
+	for _, s := range partly {
+		if s.Timeline == tli {
+			mine = append(mine, s)
+		}
+	}
+	parts := func(before uint64) error {
+		for len(mine) > 0 && mine[0].Number < before {
+			list, err := r.Parts(ctx, c.Name, mine[0])
+			if err != nil {
+				return err
+			}
+			if end := repo.PartsEnd(list); end > 0 {
+				add(mine[0].Start(), mine[0].Start()+pg.LSN(end))
+			}
+			mine = mine[1:]
+		}
+		return nil
+	}
+	for s, err := range r.Segments(ctx, c.Name, tli, c.SegmentSize, 0) {
+		if err != nil {
+			return nil, err
+		}
+		if err := parts(s.Number); err != nil {
+			return nil, err
+		}
+		for len(mine) > 0 && mine[0].Number == s.Number {
+			mine = mine[1:] // left over: the segment is whole
+		}
+		add(s.Start(), s.End())
+	}
+	return out, parts(^uint64(0))
+}
+
+// NewestTimeline is the highest timeline that the repository holds anything of; 0
+// if it holds nothing.
+func NewestTimeline(ctx context.Context, r *repo.Repository, cluster string) (pg.TimelineID, error) {
+	tlis, err := r.Timelines(ctx, cluster)
+	if err != nil || len(tlis) == 0 {
+		return 0, err
+	}
+	return tlis[len(tlis)-1], nil
+}
+
+// History is the ancestry of a timeline. The first has none, and no file.
+func History(ctx context.Context, r *repo.Repository, cluster string, tli pg.TimelineID) (pg.History, error) {
+	if tli <= 1 {
+		return pg.History{Timeline: tli}, nil
+	}
+	text, err := r.History(ctx, cluster, tli)
+	if err != nil {
+		return pg.History{}, fmt.Errorf("history of timeline %d: %w", tli, err)
+	}
+	return pg.ParseHistory(tli, text)
+}
+
+// DurableEnd is where the newest WAL of the timeline ends; 0 if there is none.
+func DurableEnd(ctx context.Context, r *repo.Repository, c repo.Cluster, tli pg.TimelineID) (pg.LSN, error) {
+	partly, err := r.PartSegments(ctx, c.Name, c.SegmentSize)
+	if err != nil {
+		return 0, err
+	}
+	ranges, err := timelineCoverage(ctx, r, c, tli, partly)
+	if err != nil || len(ranges) == 0 {
+		return 0, err
+	}
+	return ranges[len(ranges)-1].End, nil
+}
+
+// covered is how far WAL from from on is there without a hole along a path.
+func covered(ranges []Range, path pg.History, from pg.LSN, size int64) pg.LSN {
+	at := from
+	for {
+		tli := path.TimelineAt(at)
+		next := at
+		for _, rg := range ranges {
+			if rg.Timeline == tli && rg.Start <= at && rg.End > at {
+				next = rg.End
+			}
+			// The segment of a switch is found under the later timeline, with the
+			// earlier one's bytes before the switch.
+			if rg.Timeline != tli && path.Contains(rg.Timeline) && rg.Timeline > tli && rg.Start <= at && rg.End > at {
+				if end, ok := path.End(tli); ok && pg.SegmentAt(tli, end, size).Start() <= at {
+					next = max(next, min(rg.End, end))
+				}
+			}
+		}
+		if end, ok := path.End(tli); ok && next > end {
+			next = end
+		}
+		if next == at {
+			return at
+		}
+		at = next
+	}
+}
+
+// WaitCovered waits until the repository holds the WAL from from to to of a
+// timeline, looking again every poll.
+func WaitCovered(ctx context.Context, r *repo.Repository, c repo.Cluster, tli pg.TimelineID, from, to pg.LSN, poll time.Duration) error {
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for {
+		end, err := coveredFrom(ctx, r, c, tli, from)
+		if err != nil || end >= to {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), fmt.Errorf("the WAL reaches %s so far", end))
+		}
+	}
+}
+
+// coveredFrom is how far WAL from from on is there, looking only at what follows.
+func coveredFrom(ctx context.Context, r *repo.Repository, c repo.Cluster, tli pg.TimelineID, from pg.LSN) (pg.LSN, error) {
+	next := pg.SegmentAt(tli, from, c.SegmentSize)
+	for {
+		ok, err := r.HasSegment(ctx, c.Name, next)
+		if err != nil {
+			return from, err
+		}
+		if !ok {
+			break
+		}
+		next = next.Next()
+	}
+	parts, err := r.Parts(ctx, c.Name, next)
+	if err != nil {
+		return from, err
+	}
+	return max(from, next.Start()+pg.LSN(repo.PartsEnd(parts))), nil
+}
