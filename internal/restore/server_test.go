@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"pileus/internal/postgres"
+	"pileus/internal/repo"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,6 +31,10 @@ func TestRestoreToTargets(t *testing.T) {
 			known[n] = s
 		}
 		l.archive()
+		// The server idles; a watermark is all that says how far its silence reaches.
+		mark := repo.Watermark{Timeline: 1, LSN: l.server.LSN(), Time: known[40].time.Add(time.Minute)}
+		l.check(l.repo.PutWatermark(t.Context(), source, mark))
+		l.check(l.repo.PutSnapshot(t.Context(), repo.Snapshot{Name: "kept", Cluster: source, Backup: b.ID, LSN: b.StopLSN}))
 
 		tests := []struct {
 			name   string
@@ -43,6 +48,8 @@ func TestRestoreToTargets(t *testing.T) {
 			{"lsn-end", Target{Kind: ToLSN, LSN: known[40].after}, 40},
 			{"name", Target{Kind: ToName, Name: "half"}, 25},
 			{"latest", Target{Kind: ToLatest}, 40},
+			{"idle", Target{Kind: ToTime, Time: mark.Time}, 40},
+			{"snapshot", Target{Kind: ToSnapshot, Name: "kept"}, 12},
 			{"backup", Target{Kind: ToBackup, Name: b.ID}, 12},
 		}
 		for i, tt := range tests {
