@@ -37,7 +37,6 @@ type spool struct {
 	queue   []*spooled
 	end     pg.LSN // received up to here
 	tli     pg.TimelineID
-	durable pg.LSN // in the repository up to here, on tli or the timeline before it
 }
 
 func newSpool(dir string, max int64) (*spool, error) {
@@ -79,7 +78,6 @@ func (s *spool) begin(seg pg.Segment, prefix []byte) (*spooled, error) {
 	n := &spooled{seg: seg, file: f, have: int64(len(prefix)), durable: int64(len(prefix))}
 	s.queue = append(s.queue, n)
 	s.tli, s.end = seg.Timeline, seg.Start()+pg.LSN(n.have)
-	s.durable = max(s.durable, s.end)
 	s.notify()
 	return n, nil
 }
@@ -167,11 +165,33 @@ func (s *spool) full() bool {
 	return len(s.queue) > 1 && s.sizeLocked() >= s.max
 }
 
-// position is what has been received and what of it is durable in the repository.
+// position is what has been received and what of it is durable in the repository,
+// both on the timeline that is received.
 func (s *spool) position() (tli pg.TimelineID, received, durable pg.LSN) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.tli, s.end, s.durable
+	return s.tli, s.end, s.durableLocked()
+}
+
+// durableLocked is a promise to the server: all of the WAL before it is in the
+// repository. So it waits for the oldest segment that is not whole there, however
+// much of the later ones is; and on a new timeline it starts anew, where the old
+// one's WAL may have reached further.
+func (s *spool) durableLocked() pg.LSN {
+	at := s.end
+	for i := len(s.queue) - 1; i >= 0; i-- {
+		q := s.queue[i]
+		if q.seg.Timeline != s.tli {
+			if q.durable < q.have && i+1 < len(s.queue) {
+				at = min(at, s.queue[i+1].seg.Start())
+			}
+			continue
+		}
+		if q.durable < q.have {
+			at = q.seg.Start() + pg.LSN(q.durable)
+		}
+	}
+	return at
 }
 
 // tail is the segment that is written, nil if there is none or it is finished.
@@ -204,7 +224,6 @@ func (s *spool) stored(seg pg.Segment, to int64, done bool) error {
 	}
 	n := s.queue[0]
 	n.durable = max(n.durable, to)
-	s.durable = max(s.durable, seg.Start()+pg.LSN(n.durable))
 	if !done {
 		return nil
 	}

@@ -69,9 +69,6 @@ func (s *spool) adoptFile(ctx context.Context, r *repo.Repository, c repo.Cluste
 	defer s.mu.Unlock()
 	s.queue = append(s.queue, n)
 	s.tli, s.end = seg.Timeline, seg.Start()+pg.LSN(have)
-	if len(s.queue) == 1 {
-		s.durable = seg.Start() + pg.LSN(n.durable)
-	}
 	s.notify()
 	return n, nil
 }
