@@ -30,13 +30,13 @@ type spooled struct {
 // segment files in a folder, oldest first. Normally it holds the segment that is
 // growing; while the repository is away it grows up to its bound.
 type spool struct {
-	dir     string
-	max     int64 // bytes
-	work    chan struct{}
-	mu      sync.Mutex
-	queue   []*spooled
-	end     pg.LSN // received up to here
-	tli     pg.TimelineID
+	dir   string
+	max   int64 // bytes
+	work  chan struct{}
+	mu    sync.Mutex
+	queue []*spooled
+	end   pg.LSN // received up to here
+	tli   pg.TimelineID
 }
 
 func newSpool(dir string, max int64) (*spool, error) {
