@@ -48,10 +48,15 @@ func ParseHistory(tli TimelineID, content []byte) (History, error) {
 		if e.Timeline >= tli {
 			return h, fmt.Errorf("history of timeline %d, line %d: names timeline %d, which is not older", tli, n, id)
 		}
-		if k := len(h.Entries); k > 0 && (h.Entries[k-1].Timeline >= e.Timeline || h.Entries[k-1].End > e.End) {
-			return h, fmt.Errorf("history of timeline %d, line %d: timeline %d at %s is out of order", tli, n, id, end)
+		if k := len(h.Entries); k > 0 && h.Entries[k-1].Timeline >= e.Timeline {
+			return h, fmt.Errorf("history of timeline %d, line %d: timeline %d is out of order", tli, n, id)
 		}
 		h.Entries = append(h.Entries, e)
+	}
+	// A recovery that ended before it came to its own timeline's beginning leaves
+	// a later line with a smaller LSN: the earlier timelines were left there, too.
+	for i := len(h.Entries) - 2; i >= 0; i-- {
+		h.Entries[i].End = min(h.Entries[i].End, h.Entries[i+1].End)
 	}
 	return h, sc.Err()
 }

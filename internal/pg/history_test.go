@@ -40,11 +40,27 @@ func TestParseHistory(t *testing.T) {
 	}
 }
 
+// A recovery along timeline 2 that ends before timeline 2 began leaves this.
+func TestHistoryOfAnEarlyEnd(t *testing.T) {
+	h, err := ParseHistory(3, []byte("1\t0/8000000\tno recovery target\n2\t0/5000000\tbefore\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end, _ := h.End(1); end != 0x5000000 {
+		t.Errorf("timeline 1 ends at %s", end)
+	}
+	for lsn, want := range map[LSN]TimelineID{0x4FFFFFF: 1, 0x5000000: 3, 0x8000000: 3} {
+		if got := h.TimelineAt(lsn); got != want {
+			t.Errorf("%s is on timeline %d, want %d", lsn, got, want)
+		}
+	}
+}
+
 func TestParseHistoryRefuses(t *testing.T) {
 	for _, s := range []string{
 		"1\n", "x 0/1 y\n", "1 nonsense\n", "-1 0/1\n",
 		"4 0/1 itself\n", "5 0/1 younger\n",
-		"2 0/1 a\n1 0/2 b\n", "1 0/2 a\n2 0/1 b\n", "1 0/1 a\n1 0/2 b\n",
+		"2 0/1 a\n1 0/2 b\n", "1 0/1 a\n1 0/2 b\n",
 	} {
 		if h, err := ParseHistory(4, []byte(s)); err == nil {
 			t.Errorf("%q was taken for %+v", s, h)
