@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -143,4 +144,23 @@ func readState(ctx context.Context, dsn string) (s state, err error) {
 		conn.QueryRow(ctx, `SELECT count(*) FROM commit_ledger l WHERE NOT EXISTS
 			(SELECT FROM granules g WHERE g.cumulus_id = l.granule_cumulus_id)`).Scan(&s.orphans))
 	return s, err
+}
+
+// waitFor waits until so many commits were acknowledged.
+func (in *ingest) waitFor(ctx context.Context, n int) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		in.mu.Lock()
+		have := len(in.acks)
+		in.mu.Unlock()
+		if have >= n {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }

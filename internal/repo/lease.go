@@ -35,7 +35,7 @@ type Holder struct {
 	Subject string    `json:"subject"`
 	Host    string    `json:"host"`
 	PID     int       `json:"pid"`
-	Boot    string    `json:"boot,omitempty"` // kernel's boot ID, so that a PID means something
+	Boot    string    `json:"boot,omitempty"` // kernel's boot ID and PID namespace, so that a PID means something
 	Since   time.Time `json:"since"`
 	Token   string    `json:"token"`
 	// Keeps lists backups that the holder builds upon; prune keeps them and their packs.
@@ -165,7 +165,7 @@ func (l *lease) renew(ctx context.Context, done <-chan struct{}, lost context.Ca
 		pctx, cancel := context.WithTimeout(ctx, LeaseTTL/4)
 		err := l.put(pctx)
 		cancel()
-		if err == nil || errors.Is(err, store.ErrExists) {
+		if err == nil {
 			last = time.Now()
 		} else if time.Since(last) > LeaseTTL*3/4 {
 			lost(fmt.Errorf("%w: %w", ErrLeaseLost, err))
@@ -176,47 +176,50 @@ func (l *lease) renew(ctx context.Context, done <-chan struct{}, lost context.Ca
 
 // Holders lists who is at work now: leases of the kind that are not abandoned.
 func (r *Repository) Holders(ctx context.Context, kind LeaseKind) ([]Holder, error) {
-	// The store's own clock is read from an object just written.
-	probe := fmt.Sprintf("leases/clock/%s", randomHex(8))
-	if err := r.store.Put(ctx, probe, bytes.NewReader(nil)); err != nil {
-		return nil, fmt.Errorf("read the store's clock: %w", err)
-	}
-	info, err := r.store.Stat(ctx, probe)
-	if derr := r.store.Delete(ctx, probe); err == nil {
-		err = derr
-	}
+	now, err := r.storeClock(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read the store's clock: %w", err)
+		return nil, err
 	}
-	return r.holders(ctx, leasePrefix(kind, ""), info.Modified)
+	return r.holders(ctx, leasePrefix(kind, ""), now)
 }
 
 func (r *Repository) holders(ctx context.Context, prefix string, now time.Time) ([]Holder, error) {
-	var out []Holder
+	// A lease may be renewed between listing and reading: its old object is gone
+	// then, and the new one was not listed. So it is listed again.
+	for attempt := 0; ; attempt++ {
+		out, moved, err := r.listHolders(ctx, prefix, now)
+		if err != nil || !moved || attempt == 10 {
+			return out, err
+		}
+	}
+}
+
+func (r *Repository) listHolders(ctx context.Context, prefix string, now time.Time) (out []Holder, moved bool, err error) {
 	for info, err := range r.store.List(ctx, prefix) {
 		if err != nil {
-			return nil, fmt.Errorf("list leases: %w", err)
+			return nil, false, fmt.Errorf("list leases: %w", err)
 		}
 		text, err := readAll(ctx, r.store, info.Key)
 		if errors.Is(err, store.ErrNotFound) {
-			continue // renewed or released meanwhile: its successor is listed, or nobody is there
+			moved = true
+			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		var h Holder
 		if err := json.Unmarshal(text, &h); err != nil {
-			return nil, damaged(info.Key, "%v", err)
+			return nil, false, damaged(info.Key, "%v", err)
 		}
 		if now.Sub(info.Modified) > LeaseTTL || h.dead() {
 			if err := r.store.Delete(ctx, info.Key); err != nil {
-				return nil, err
+				return nil, false, err
 			}
 			continue
 		}
 		out = append(out, h)
 	}
-	return out, nil
+	return out, moved, nil
 }
 
 // dead tells whether the holder ran on this very host and boot and has ended.
@@ -229,8 +232,13 @@ func (h Holder) dead() bool {
 	return errors.Is(err, os.ErrNotExist)
 }
 
-// bootID is the kernel's random ID of this boot, empty where there is none.
+// bootID is the kernel's random ID of this boot and the PID namespace; empty
+// where they cannot be had.
 func bootID() string {
-	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return string(bytes.TrimSpace(b))
+	b, err1 := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	ns, err2 := os.Readlink("/proc/self/ns/pid")
+	if err1 != nil || err2 != nil {
+		return ""
+	}
+	return string(bytes.TrimSpace(b)) + " " + ns
 }

@@ -1,0 +1,79 @@
+package cli
+
+import (
+	"context"
+	"errors"
+
+	"pileus/internal/archive"
+	"pileus/internal/control"
+	"pileus/internal/repo"
+	"pileus/internal/restore"
+)
+
+// Exit codes.
+const (
+	ExitOK          = 0
+	ExitFailed      = 1   // also: wal fetch found no such file
+	ExitUsage       = 2   // flags, arguments or configuration are wrong; nothing was changed
+	ExitDamage      = 3   // the work is done, and it found damage: a bad page, a damaged object
+	ExitRefused     = 4   // the target cannot be restored; nothing was written
+	ExitUnprotected = 5   // check or list: a cluster is not protected
+	ExitBusy        = 6   // another pileus is at the same work
+	ExitInterrupted = 130 // ended by a signal
+)
+
+// exitHelp is the table every long help ends with.
+const exitHelp = `Exit codes:
+  0  done                      4  the target cannot be restored; nothing was written
+  1  failed                    5  a cluster is not protected
+  2  wrong usage or settings   6  another pileus is at the same work
+  3  done, and damage found    130  interrupted`
+
+// usageError marks what the user can mend on the command line.
+type usageError struct{ error }
+
+func (u usageError) Unwrap() error { return u.error }
+
+// codeError carries an exit code for work that is done but not all well. Its
+// text has been shown already.
+type codeError int
+
+func (codeError) Error() string { return "" }
+
+// exitCode maps an error to the exit code.
+func exitCode(err error) int {
+	var (
+		usage usageError
+		code  codeError
+		held  *repo.HeldError
+		conf  *control.ConfigError
+	)
+	switch {
+	case err == nil:
+		return ExitOK
+	case errors.As(err, &code):
+		return int(code)
+	case errors.As(err, &usage), errors.As(err, &conf), errors.Is(err, restore.ErrNotEmpty), errors.Is(err, restore.ErrIdentifier), errors.Is(err, restore.ErrTablespace):
+		return ExitUsage
+	case errors.As(err, &held):
+		return ExitBusy
+	case refused(err):
+		return ExitRefused
+	case errors.Is(err, archive.ErrNoSuchFile):
+		return ExitFailed
+	case errors.Is(err, context.Canceled):
+		return ExitInterrupted
+	}
+	return ExitFailed
+}
+
+// refused tells whether a restore was turned down because of its target.
+func refused(err error) bool {
+	var (
+		window *restore.WindowError
+		gap    *restore.GapError
+		many   *restore.AmbiguousError
+		xid    *restore.TransactionError
+	)
+	return errors.As(err, &window) || errors.As(err, &gap) || errors.As(err, &many) || errors.As(err, &xid) || errors.Is(err, restore.ErrNoBackup)
+}

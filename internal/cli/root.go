@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"pileus/internal/control"
+	"pileus/internal/progress"
+)
+
+// app is what all commands share.
+type app struct {
+	version string
+	config  string // --config
+	json    bool   // --json
+	quiet   bool   // --quiet
+	stdin   io.Reader
+	stdout  io.Writer
+	stderr  io.Writer
+}
+
+// Run executes the command line and returns the exit code.
+func Run(ctx context.Context, version string, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{version: version, stdin: stdin, stdout: stdout, stderr: stderr}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err != nil && err.Error() != "" {
+		a.printError(cmd, err)
+	}
+	return exitCode(err)
+}
+
+func (a *app) printError(cmd *cobra.Command, err error) {
+	if a.json {
+		json.NewEncoder(a.stderr).Encode(map[string]any{"error": err.Error(), "exit_code": exitCode(err)}) // best effort: stderr may be closed
+		return
+	}
+	fmt.Fprintf(a.stderr, "pileus: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n        "))
+	var usage usageError
+	if errors.As(err, &usage) && cmd != nil {
+		fmt.Fprintf(a.stderr, "See `%s --help`.\n", cmd.CommandPath())
+	}
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "pileus",
+		Short: "Backup and point-in-time recovery for PostgreSQL",
+		Long: `Pileus keeps a PostgreSQL database so that it can be brought back at any moment
+you name, in a new cluster.
+
+Start with:  pileus init, then pileus wal receive and pileus backup.
+See it work: pileus demo
+
+` + exitHelp,
+		Example: `  pileus init --cluster prod --connection "host=db1 user=pileus dbname=postgres"
+  pileus backup prod
+  pileus list
+  pileus restore prod --as prod-restored --data-dir /srv/prod-restored --to "2h ago" --start`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       a.version,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = false
+	f := root.PersistentFlags()
+	f.StringVar(&a.config, "config", "", "the configuration `FILE` (default: $PILEUS_CONFIG, ./pileus.yaml, ~/.config/pileus/pileus.yaml, /etc/pileus/pileus.yaml)")
+	f.BoolVar(&a.json, "json", false, "print results, progress and errors as JSON")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "print no progress")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(a.initCommand(), a.checkCommand(), a.backupCommand(), a.walCommand(), a.snapshotCommand(), a.listCommand(),
+		a.showCommand(), a.restoreCommand(), a.verifyCommand(), a.pruneCommand(), a.keyCommand(), a.demoCommand(), a.manCommand(root))
+	return root
+}
+
+// args wraps an argument check so that its failure counts as wrong usage.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if err := check(cmd, given); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}
+
+// open loads the configuration and opens the repository.
+func (a *app) open(ctx context.Context) (*control.Deployment, error) {
+	cfg, err := control.LoadConfig(a.config)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range cfg.Warnings {
+		fmt.Fprintf(a.stderr, "warning: %s\n", w)
+	}
+	return control.Open(ctx, cfg, a.version)
+}
+
+// one is the cluster that was named, or the only one that is configured.
+func one(d *control.Deployment, given []string) (string, error) {
+	if len(given) > 0 {
+		return strings.ToLower(given[0]), nil
+	}
+	names := d.Config.ClusterNames()
+	if len(names) == 1 {
+		return names[0], nil
+	}
+	return "", usageError{fmt.Errorf("name a cluster: %s has %s", d.Config.Path, strings.Join(names, ", "))}
+}
+
+// reporter renders progress on standard error. end must be called.
+func (a *app) reporter() (progress.Reporter, func()) {
+	return newReporter(a.stderr, isTerminal(a.stderr), a.json, a.quiet)
+}
+
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// print writes a result: v as JSON with --json, otherwise what text writes.
+func (a *app) print(v any, text func(io.Writer) error) error {
+	if a.json {
+		enc := json.NewEncoder(a.stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	}
+	return text(a.stdout)
+}

@@ -1,0 +1,184 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+
+	"pileus/internal/config"
+	"pileus/internal/postgres"
+	"pileus/internal/repo"
+	"pileus/internal/store"
+)
+
+// PassphraseVariable is the environment variable that holds the passphrase of an
+// encrypted repository.
+const PassphraseVariable = "PILEUS_PASSPHRASE"
+
+// ConfigError: the configuration or a flag is wrong; nothing was changed.
+type ConfigError struct{ Err error }
+
+func (e *ConfigError) Error() string { return e.Err.Error() }
+
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// Deployment is one pileus.yaml with its repository open. It may be used
+// concurrently.
+type Deployment struct {
+	Config  *config.Config
+	Repo    *repo.Repository
+	Version string // of this program
+}
+
+// LoadConfig finds and reads the configuration. path is what --config named, or empty.
+func LoadConfig(path string) (*config.Config, error) {
+	found, err := config.Find(path)
+	if err != nil {
+		return nil, &ConfigError{err}
+	}
+	cfg, err := config.Load(found)
+	if err != nil {
+		return nil, &ConfigError{err}
+	}
+	return cfg, nil
+}
+
+// Open opens the repository that the configuration names.
+func Open(ctx context.Context, cfg *config.Config, version string) (*Deployment, error) {
+	st, err := openStore(ctx, cfg.Repository, false)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := identities(cfg.Repository)
+	if err != nil {
+		return nil, err
+	}
+	opt, err := writerOptions(cfg)
+	if err != nil {
+		return nil, err
+	}
+	r, err := repo.Open(ctx, st, ids, opt)
+	if err != nil {
+		return nil, fmt.Errorf("open the repository at %s: %w", cfg.Repository.URL, err)
+	}
+	return &Deployment{Config: cfg, Repo: r, Version: version}, nil
+}
+
+func openStore(ctx context.Context, c config.Repository, create bool) (store.Store, error) {
+	st, err := store.Open(ctx, c.URL, store.Options{Create: create, S3: store.S3Options{
+		Endpoint: c.S3.Endpoint, Region: c.S3.Region, PathStyle: c.S3.PathStyle}})
+	if err != nil {
+		return nil, fmt.Errorf("open the repository's store: %w", err)
+	}
+	return store.WithRetry(st, store.RetryPolicy{}), nil
+}
+
+func writerOptions(cfg *config.Config) (repo.Options, error) {
+	level, err := repo.ParseLevel(cfg.Repository.Compression.Level)
+	if err != nil {
+		return repo.Options{}, &ConfigError{err}
+	}
+	return repo.Options{
+		PackSize:   cfg.Repository.PackSize,
+		Level:      level,
+		NoCompress: cfg.Repository.Compression.Algorithm == "none",
+		Workers:    cfg.WorkerCount(),
+	}, nil
+}
+
+// identities gathers what may unlock the repository: the host's key file first,
+// as trying a passphrase takes a second by design.
+func identities(c config.Repository) ([]age.Identity, error) {
+	passphrase, err := passphrase(c)
+	if err != nil {
+		return nil, err
+	}
+	return repo.LoadIdentities(c.KeyFile, passphrase)
+}
+
+func passphrase(c config.Repository) (string, error) {
+	if p := os.Getenv(PassphraseVariable); p != "" {
+		return p, nil
+	}
+	return readSecret(c.PassphraseFile)
+}
+
+// readSecret reads a file that holds one secret and at most one newline after it.
+func readSecret(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", &ConfigError{fmt.Errorf("read a secret: %w", err)}
+	}
+	s := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
+	if s == "" {
+		return "", &ConfigError{fmt.Errorf("%s is empty", path)}
+	}
+	return s, nil
+}
+
+// connector opens sessions to one cluster's server.
+type connector struct {
+	dsn      string
+	password string
+}
+
+func newConnector(c config.Cluster) (connector, error) {
+	password, err := readSecret(c.PasswordFile)
+	return connector{dsn: c.Connection, password: password}, err
+}
+
+// SQL opens an administrative session.
+func (c connector) SQL(ctx context.Context) (*postgres.Conn, error) {
+	return postgres.Connect(ctx, c.dsn, postgres.Options{Password: c.password})
+}
+
+// Replication opens a session of the replication protocol.
+func (c connector) Replication(ctx context.Context) (*postgres.ReplConn, error) {
+	return postgres.ConnectReplication(ctx, c.dsn, postgres.Options{Password: c.password})
+}
+
+// cluster looks a configured cluster up by name.
+func (d *Deployment) cluster(name string) (config.Cluster, connector, error) {
+	c, err := d.Config.Cluster(name)
+	if err != nil {
+		return c, connector{}, &ConfigError{err}
+	}
+	conn, err := newConnector(c)
+	return c, conn, err
+}
+
+// identity asks a server who it is, as the repository records clusters.
+func identity(ctx context.Context, name string, conn connector) (repo.Cluster, postgres.Info, error) {
+	c := repo.Cluster{Name: name, Created: time.Now().UTC().Truncate(time.Second)}
+	sql, err := conn.SQL(ctx)
+	if err != nil {
+		return c, postgres.Info{}, err
+	}
+	defer sql.Close(context.WithoutCancel(ctx))
+	info, err := sql.Info(ctx)
+	if err != nil {
+		return c, info, err
+	}
+	if info.SystemIdentifier == 0 || info.Timeline == 0 {
+		r, err := conn.Replication(ctx)
+		if err != nil {
+			return c, info, errors.Join(errors.New("the role may not read the system identifier, and replication is closed to it"), err)
+		}
+		defer r.Close(context.WithoutCancel(ctx))
+		sys, err := r.IdentifySystem(ctx)
+		if err != nil {
+			return c, info, err
+		}
+		info.SystemIdentifier, info.Timeline = sys.Identifier, sys.Timeline
+	}
+	c.SystemIdentifier, c.SegmentSize, c.Major = info.SystemIdentifier, info.WALSegmentSize, info.Major
+	return c, info, nil
+}
