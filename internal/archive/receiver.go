@@ -59,7 +59,6 @@ type receiver struct {
 	mu      sync.Mutex
 	status  Status
 	commits commitQueue
-	pid     int // of our walsender, to find it in pg_stat_replication
 }
 
 // Receive streams a cluster's WAL into the repository until ctx ends, which is

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -157,12 +156,4 @@ func (a *app) askSecret(in *os.File, prompt string) (string, error) {
 	b, err := term.ReadPassword(int(in.Fd()))
 	fmt.Fprintln(a.stderr)
 	return string(b), err
-}
-
-// confirm asks a yes-or-no question; anything but yes is no.
-func (a *app) confirm(question string) bool {
-	fmt.Fprintf(a.stderr, "%s [y/N] ", question)
-	line, _ := bufio.NewReader(a.stdin).ReadString('\n')
-	answer := strings.ToLower(strings.TrimSpace(line))
-	return answer == "y" || answer == "yes"
 }

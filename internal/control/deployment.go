@@ -2,11 +2,9 @@ package control
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"filippo.io/age"
 
@@ -153,32 +151,4 @@ func (d *Deployment) cluster(name string) (config.Cluster, connector, error) {
 	}
 	conn, err := newConnector(c)
 	return c, conn, err
-}
-
-// identity asks a server who it is, as the repository records clusters.
-func identity(ctx context.Context, name string, conn connector) (repo.Cluster, postgres.Info, error) {
-	c := repo.Cluster{Name: name, Created: time.Now().UTC().Truncate(time.Second)}
-	sql, err := conn.SQL(ctx)
-	if err != nil {
-		return c, postgres.Info{}, err
-	}
-	defer sql.Close(context.WithoutCancel(ctx))
-	info, err := sql.Info(ctx)
-	if err != nil {
-		return c, info, err
-	}
-	if info.SystemIdentifier == 0 || info.Timeline == 0 {
-		r, err := conn.Replication(ctx)
-		if err != nil {
-			return c, info, errors.Join(errors.New("the role may not read the system identifier, and replication is closed to it"), err)
-		}
-		defer r.Close(context.WithoutCancel(ctx))
-		sys, err := r.IdentifySystem(ctx)
-		if err != nil {
-			return c, info, err
-		}
-		info.SystemIdentifier, info.Timeline = sys.Identifier, sys.Timeline
-	}
-	c.SystemIdentifier, c.SegmentSize, c.Major = info.SystemIdentifier, info.WALSegmentSize, info.Major
-	return c, info, nil
 }

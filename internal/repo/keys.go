@@ -77,14 +77,6 @@ func (k keyring) opened(dst, stored, aad []byte) ([]byte, error) {
 	return out, nil
 }
 
-// overhead is how many bytes sealing adds.
-func (k keyring) overhead() int {
-	if k.seal == nil {
-		return 0
-	}
-	return chacha20poly1305.NonceSizeX + k.seal.Overhead()
-}
-
 // KeySlot is one way to unlock a repository: the repository key, wrapped.
 type KeySlot struct {
 	// Name is the slot's object name: lower-case letters, digits, hyphens.
