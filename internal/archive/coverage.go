@@ -23,8 +23,9 @@ func (e *GapError) Error() string {
 
 // Range is WAL of one timeline that the repository holds without a hole.
 type Range struct {
-	Timeline   pg.TimelineID `json:"timeline"`
-	Start, End pg.LSN
+	Timeline pg.TimelineID `json:"timeline"`
+	Start    pg.LSN        `json:"from"`
+	End      pg.LSN        `json:"to"` // exclusive
 }
 
 // Coverage lists what WAL the repository holds, by timeline and position. It
@@ -91,7 +92,10 @@ func timelineCoverage(ctx context.Context, r *repo.Repository, c repo.Cluster, t
 		}
 		add(s.Start(), s.End())
 	}
-	return out, parts(^uint64(0))
+	if err := parts(^uint64(0)); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // NewestTimeline is the highest timeline that the repository holds anything of; 0
@@ -157,40 +161,77 @@ func covered(ranges []Range, path pg.History, from pg.LSN, size int64) pg.LSN {
 	}
 }
 
+// resumes finds where on the path WAL is there again after a hole at at; ok is
+// false if the path has no WAL behind at but such as follows on it.
+func resumes(ranges []Range, path pg.History, at pg.LSN, size int64) (next pg.LSN, ok bool) {
+	if covered(ranges, path, at, size) > at {
+		return 0, false // it has grown since at was its end
+	}
+	for _, rg := range ranges {
+		start, end := onPath(rg, path)
+		if start < end && start > at && (!ok || start < next) {
+			next, ok = start, true
+		}
+	}
+	return next, ok
+}
+
+// onPath is what of a range belongs to the path; start = end: nothing.
+func onPath(rg Range, path pg.History) (start, end pg.LSN) {
+	if !path.Contains(rg.Timeline) {
+		return 0, 0
+	}
+	start, end = rg.Start, rg.End
+	for _, e := range path.Entries {
+		if e.Timeline < rg.Timeline {
+			start = max(start, e.End)
+		}
+		if e.Timeline == rg.Timeline {
+			end = min(end, e.End)
+		}
+	}
+	return start, max(start, end)
+}
+
+// Covered tells whether the repository holds the WAL from from to to along a path
+// without a hole, and how far it does.
+func Covered(ctx context.Context, r *repo.Repository, c repo.Cluster, path pg.History, from, to pg.LSN) (bool, pg.LSN, error) {
+	at := from
+	for at < to {
+		src, err := locate(ctx, r, c, path, at)
+		if err != nil {
+			return false, at, err
+		}
+		if src.end <= at {
+			return false, at, nil
+		}
+		at = src.end
+	}
+	return true, at, nil
+}
+
 // WaitCovered waits until the repository holds the WAL from from to to of a
 // timeline, looking again every poll.
 func WaitCovered(ctx context.Context, r *repo.Repository, c repo.Cluster, tli pg.TimelineID, from, to pg.LSN, poll time.Duration) error {
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
-	for {
-		end, err := coveredFrom(ctx, r, c, tli, from)
-		if err != nil || end >= to {
+	for at := from; ; {
+		// The history may come later than the backup that waits.
+		path, err := History(ctx, r, c.Name, tli)
+		if errors.Is(err, repo.ErrNotFound) {
+			path, err = pg.History{Timeline: tli}, nil
+		}
+		if err != nil {
+			return err
+		}
+		var ok bool
+		if ok, at, err = Covered(ctx, r, c, path, at, to); ok || err != nil {
 			return err
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), fmt.Errorf("the WAL reaches %s so far", end))
+			return errors.Join(context.Cause(ctx), fmt.Errorf("the WAL reaches %s so far", at))
 		}
 	}
-}
-
-// coveredFrom is how far WAL from from on is there, looking only at what follows.
-func coveredFrom(ctx context.Context, r *repo.Repository, c repo.Cluster, tli pg.TimelineID, from pg.LSN) (pg.LSN, error) {
-	next := pg.SegmentAt(tli, from, c.SegmentSize)
-	for {
-		ok, err := r.HasSegment(ctx, c.Name, next)
-		if err != nil {
-			return from, err
-		}
-		if !ok {
-			break
-		}
-		next = next.Next()
-	}
-	parts, err := r.Parts(ctx, c.Name, next)
-	if err != nil {
-		return from, err
-	}
-	return max(from, next.Start()+pg.LSN(repo.PartsEnd(parts))), nil
 }
