@@ -56,26 +56,32 @@ type receiver struct {
 	spool *spool
 	up    *uploader
 
-	mu      sync.Mutex
-	status  Status
-	commits commitQueue
+	removed pg.LSN // the server has no WAL from here any more; of the network side alone
+
+	mu       sync.Mutex
+	status   Status
+	commits  commitQueue
+	streamed pg.TimelineID // the server's own timeline, once its WAL is received
+	size     int64         // of a segment
 }
 
 // Receive streams a cluster's WAL into the repository until ctx ends, which is
-// its good end. It reconnects by itself. Other ends: *repo.HeldError if another receives,
+// its good end. It reconnects by itself, to the server and to the repository: while that is away
+// WAL is received into the spool. Other ends: *repo.HeldError if another receives,
 // *repo.IdentityError if the server is another database, and WAL that
 // contradicts what was received before.
 func Receive(ctx context.Context, o ReceiverOptions) error {
 	o.defaults()
-	return o.Repo.WithLease(ctx, repo.LeaseReceive, o.Cluster, nil, func(ctx context.Context) error {
-		sp, err := newSpool(filepath.Join(o.StateDir, "spool", o.Cluster), o.SpoolMax)
-		if err != nil {
-			return err
-		}
-		r := &receiver{ReceiverOptions: o, spool: sp, up: &uploader{repo: o.Repo, cluster: o.Cluster, spool: sp, interval: o.FlushInterval}}
-		r.status = newStatus(o.Cluster)
-		return errors.Join(r.run(ctx), sp.close())
-	})
+	sp, err := newSpool(filepath.Join(o.StateDir, "spool", o.Cluster), o.SpoolMax)
+	if err != nil {
+		return err
+	}
+	r := &receiver{ReceiverOptions: o, spool: sp, up: newUploader(o.Repo, o.Cluster, sp, o.FlushInterval)}
+	r.status = newStatus(o.Cluster)
+	if before, err := ReadStatus(o.StateDir, o.Cluster); err == nil && before != nil {
+		r.status.Gap = before.Gap // a new receiver does not bring lost WAL back
+	}
+	return errors.Join(r.run(ctx), sp.close())
 }
 
 func (o *ReceiverOptions) defaults() {
@@ -95,33 +101,90 @@ func (o *ReceiverOptions) defaults() {
 }
 
 func (r *receiver) run(ctx context.Context) error {
-	c, err := r.identify(ctx)
-	if err != nil {
-		return err
-	}
-	if err := r.adoptSpool(ctx, c); err != nil {
-		return err
-	}
+	nctx, stop := context.WithCancel(ctx)
+	defer stop()
 	// The uploader outlives the network side, to store what came last.
 	uctx, stopUploader := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopUploader()
 	var g, u errgroup.Group
-	nctx, stop := context.WithCancel(ctx)
-	defer stop()
-	u.Go(func() error { r.up.run(uctx, drainTime); return nil })
+	known := make(chan repo.Cluster, 1)
+	u.Go(func() error { defer stop(); return r.store(uctx, nctx, known) })
 	g.Go(func() error { r.monitor(nctx); return nil })
-	g.Go(func() error { defer stop(); return r.reconnect(nctx, c) })
-	err = g.Wait()
-	stopUploader()
-	u.Wait() // run returns no error
-	r.report()
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		if lost := context.Cause(ctx); errors.Is(lost, repo.ErrLeaseLost) {
-			return lost
+	g.Go(func() error {
+		defer stop()
+		select {
+		case c := <-known:
+			return r.reconnect(nctx, c)
+		case <-nctx.Done():
+			return nil
 		}
-		return nil
+	})
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		err = nil // stopped as asked, or by the uploader, which says why
 	}
+	stopUploader()
+	err = errors.Join(u.Wait(), err)
+	r.report()
 	return err
+}
+
+// store uploads while it holds the lease. A repository that is away for long costs the
+// lease, and nothing else: the network side goes on into the spool, and when the lease
+// is had again so does the upload. starting ends with the network side.
+func (r *receiver) store(ctx, starting context.Context, known chan<- repo.Cluster) error {
+	first, prepared := true, false
+	for wait := newBackoff(); ; {
+		err := r.Repo.WithLease(ctx, repo.LeaseReceive, r.Cluster, nil, func(ctx context.Context) error {
+			first, wait = false, newBackoff()
+			if !prepared {
+				pctx, cancel := context.WithCancel(ctx)
+				defer cancel()
+				defer context.AfterFunc(starting, cancel)()
+				c, err := r.prepare(pctx)
+				if err != nil {
+					return err
+				}
+				prepared = true
+				known <- c
+			}
+			return r.up.run(ctx, drainTime)
+		})
+		switch {
+		case ctx.Err() != nil && !final(err), !prepared && starting.Err() != nil:
+			return nil
+		case final(err), first && isHeld(err), isHeld(err) && !r.heldByUs(err):
+			return err
+		case err == nil:
+			continue // the lease was lost in the middle
+		}
+		r.up.failed(err, time.Now())
+		r.report()
+		if err := wait.sleep(starting); err != nil && (!prepared || ctx.Err() != nil) {
+			return nil
+		}
+	}
+}
+
+func isHeld(err error) bool {
+	var held *repo.HeldError
+	return errors.As(err, &held)
+}
+
+// heldByUs tells a lease that this process could not release when the repository
+// went away: it runs out by itself.
+func (r *receiver) heldByUs(err error) bool {
+	var held *repo.HeldError
+	return errors.As(err, &held) && held.By.PID == r.status.PID && held.By.Host == r.status.Host
+}
+
+// prepare learns who the server is, and takes up what an earlier receiver left.
+func (r *receiver) prepare(ctx context.Context) (repo.Cluster, error) {
+	c, err := r.identify(ctx)
+	if err == nil {
+		err = r.adoptSpool(ctx, c)
+	}
+	return c, err
 }
 
 // identify registers the cluster, waiting for the server if it must.
@@ -161,29 +224,6 @@ func (r *receiver) tryIdentify(ctx context.Context) (repo.Cluster, error) {
 		Major: sql.Major(), Created: time.Now().UTC().Truncate(time.Second)})
 }
 
-// adoptSpool continues with what an earlier receiver could not store any more.
-func (r *receiver) adoptSpool(ctx context.Context, c repo.Cluster) error {
-	tli, end, err := r.storedEnd(ctx, c)
-	if err != nil {
-		return err
-	}
-	next := pg.Segment{}
-	if end != 0 {
-		next = pg.SegmentAt(tli, end, c.SegmentSize)
-	}
-	return r.spool.adopt(ctx, r.Repo, c, next)
-}
-
-// storedEnd is where the repository's newest WAL ends; 0 if it has none.
-func (r *receiver) storedEnd(ctx context.Context, c repo.Cluster) (pg.TimelineID, pg.LSN, error) {
-	tli, err := NewestTimeline(ctx, r.Repo, c.Name)
-	if err != nil || tli == 0 {
-		return 0, 0, err
-	}
-	end, err := DurableEnd(ctx, r.Repo, c, tli)
-	return tli, end, err
-}
-
 // reconnect runs sessions one after the other.
 func (r *receiver) reconnect(ctx context.Context, c repo.Cluster) error {
 	wait := newBackoff()
@@ -210,7 +250,7 @@ func (r *receiver) reconnect(ctx context.Context, c repo.Cluster) error {
 // final tells whether trying again would be wrong.
 func final(err error) bool {
 	var id *repo.IdentityError
-	return errors.As(err, &id) || errors.Is(err, errDiverged)
+	return errors.As(err, &id) || errors.Is(err, errDiverged) || errors.Is(err, repo.ErrConflict)
 }
 
 // backoff doubles its pauses, with jitter so that many receivers do not call at once.
@@ -251,11 +291,15 @@ func (r *receiver) disconnected(err error) {
 	r.report()
 }
 
-func (r *receiver) connected(tli pg.TimelineID, from pg.LSN) {
+func (r *receiver) connected(own, tli pg.TimelineID, from pg.Segment) {
 	r.mu.Lock()
 	r.status.ConnectionFailingSince, r.status.ConnectionError = nil, ""
+	r.size, r.streamed = from.Size, 0
+	if own == tli {
+		r.streamed = tli
+	}
 	r.mu.Unlock()
-	r.Log.Info("receiving WAL", "cluster", r.Cluster, "timeline", uint32(tli), "from", from.String())
+	r.Log.Info("receiving WAL", "cluster", r.Cluster, "timeline", uint32(tli), "from", from.Start().String())
 	r.report()
 	if r.Streaming != nil {
 		r.Streaming()

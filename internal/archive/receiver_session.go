@@ -19,7 +19,8 @@ type session struct {
 	cluster  repo.Cluster
 	conn     *postgres.ReplConn
 	stream   *postgres.WALStream
-	streamed bool // at least one message came
+	streamed bool          // at least one message came
+	own      pg.TimelineID // the server's
 
 	serverEnd pg.LSN
 	heard     time.Time // when the server last said something
@@ -44,24 +45,35 @@ func (s *session) run(ctx context.Context) error {
 	if err := s.ensureSlot(ctx); err != nil {
 		return err
 	}
-	if err := s.storeHistories(ctx, sys.Timeline); err != nil {
-		return err
-	}
-	tli, from, err := s.position(ctx, sys)
+	s.own = sys.Timeline
+	path, err := s.learnHistory(ctx, sys.Timeline)
 	if err != nil {
 		return err
 	}
+	tli, from, err := s.position(ctx, sys, path)
+	if err != nil {
+		return err
+	}
+	if s.removed != 0 && from == s.removed {
+		if tli, from, err = s.skipRemoved(ctx, sys, path, from); err != nil {
+			return err
+		}
+	}
 	for {
 		next, err := s.follow(ctx, tli, from)
+		if errors.Is(err, postgres.ErrWALRemoved) {
+			// The server says so after the stream has begun, which ends the connection.
+			s.removed = from
+		}
 		if err != nil {
 			return err
 		}
 		s.spool.left()
 		s.Log.Info("the server has left the timeline; following", "cluster", s.Cluster, "timeline", uint32(tli), "next", uint32(next.NextTimeline), "at", next.NextStart.String())
-		if err := s.storeHistories(ctx, next.NextTimeline); err != nil {
+		if _, err := s.learnHistory(ctx, next.NextTimeline); err != nil {
 			return err
 		}
-		tli, from = next.NextTimeline, next.NextStart
+		tli, from, s.own = next.NextTimeline, next.NextStart, max(s.own, next.NextTimeline)
 	}
 }
 
@@ -90,6 +102,8 @@ func (s *session) ensureSlot(ctx context.Context) error {
 		return err
 	case !s.CreateSlot:
 		return slotError(s.Slot)
+	case s.spool.full():
+		return errSpoolFull // a slot that nobody can read from would only fill the primary again
 	}
 	if err := s.conn.CreateSlot(ctx, s.Slot, false); err != nil && !errors.Is(err, postgres.ErrSlotExists) {
 		return err
@@ -98,110 +112,10 @@ func (s *session) ensureSlot(ctx context.Context) error {
 	return nil
 }
 
-// storeHistories stores the history of a timeline and of its ancestors, which no
-// restore across a promotion can do without.
-func (s *session) storeHistories(ctx context.Context, tli pg.TimelineID) error {
-	for tli > 1 {
-		_, content, err := s.conn.TimelineHistory(ctx, tli)
-		if err != nil {
-			return fmt.Errorf("get the history of timeline %d: %w", tli, err)
-		}
-		if err := s.Repo.PutHistory(ctx, s.Cluster, tli, content); err != nil {
-			return fmt.Errorf("store the history of timeline %d: %w", tli, err)
-		}
-		h, err := pg.ParseHistory(tli, content)
-		if err != nil {
-			return err
-		}
-		next := pg.TimelineID(1)
-		for _, e := range h.Entries {
-			next = e.Timeline
-		}
-		if next == 1 || s.haveHistory(ctx, next) {
-			return nil
-		}
-		tli = next
-	}
-	return nil
-}
-
-func (s *session) haveHistory(ctx context.Context, tli pg.TimelineID) bool {
-	_, err := s.Repo.History(ctx, s.Cluster, tli)
-	return err == nil
-}
-
-// position decides where to go on: after what was received, on the timeline it
-// was received on, if the server's history knows that place.
-func (s *session) position(ctx context.Context, sys postgres.System) (pg.TimelineID, pg.LSN, error) {
-	tli, end, _ := s.spool.position()
-	if end == 0 {
-		var err error
-		if tli, end, err = s.storedEnd(ctx, s.cluster); err != nil {
-			return 0, 0, err
-		}
-	}
-	if end == 0 {
-		return s.oldest(ctx, sys)
-	}
-	if tli == sys.Timeline {
-		return tli, end, nil
-	}
-	if sys.Timeline < tli {
-		return 0, 0, fmt.Errorf("the server is on timeline %d, the archive of %s is on %d already: is this the former primary? Point the connection to the server that was promoted", sys.Timeline, s.Cluster, tli)
-	}
-	h, err := History(ctx, s.Repo, s.Cluster, sys.Timeline)
-	if err != nil {
-		return 0, 0, err
-	}
-	left, ok := h.End(tli)
-	switch {
-	case !ok:
-		from, lsn, err := s.oldest(ctx, sys)
-		if err == nil {
-			s.gap(end, lsn, fmt.Sprintf("the server's timeline %d does not descend from timeline %d", sys.Timeline, tli))
-		}
-		return from, lsn, err
-	case end < left:
-		return tli, end, nil // first the rest of the old timeline
-	}
-	at := h.TimelineAt(left)
-	if end > left {
-		s.Log.Warn("WAL was received that the new primary never had; it stays in the archive, on the old timeline", "cluster", s.Cluster,
-			"timeline", uint32(tli), "from", left.String(), "to", end.String())
-	}
-	s.spool.left()
-	return at, left, nil
-}
-
-// oldest is the oldest WAL that the slot keeps on the server's timeline.
-func (s *session) oldest(ctx context.Context, sys postgres.System) (pg.TimelineID, pg.LSN, error) {
-	sql, err := s.SQL(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer sql.Close(context.WithoutCancel(ctx))
-	slot, err := sql.ReadSlot(ctx, s.Slot)
-	if err != nil {
-		return 0, 0, err
-	}
-	from := slot.RestartLSN
-	if from == 0 {
-		from = sys.LSN
-	}
-	if sys.Timeline == 1 {
-		return 1, from, nil
-	}
-	h, err := History(ctx, s.Repo, s.Cluster, sys.Timeline)
-	return h.TimelineAt(from), from, err
-}
-
 // follow streams one timeline to its end.
 func (s *session) follow(ctx context.Context, tli pg.TimelineID, from pg.LSN) (postgres.EndOfTimeline, error) {
 	seg := pg.SegmentAt(tli, from, s.cluster.SegmentSize)
 	stream, err := s.conn.StartWAL(ctx, s.Slot, seg.Start(), tli)
-	if errors.Is(err, postgres.ErrWALRemoved) {
-		stream, seg, err = s.skipGap(ctx, tli, from)
-	}
 	if err != nil {
 		return postgres.EndOfTimeline{}, err
 	}
@@ -219,7 +133,7 @@ func (s *session) follow(ctx context.Context, tli pg.TimelineID, from pg.LSN) (p
 		return postgres.EndOfTimeline{}, err
 	}
 	s.heard = time.Now()
-	s.connected(tli, seg.Start())
+	s.connected(s.own, tli, seg)
 	return s.receive(ctx, n, d)
 }
 
@@ -230,35 +144,6 @@ func (s *session) prefix(ctx context.Context, seg pg.Segment) ([]byte, error) {
 		return nil, nil
 	}
 	return s.Repo.ReadParts(ctx, s.Cluster, seg)
-}
-
-// skipGap goes on with the oldest WAL that the server still has.
-func (s *session) skipGap(ctx context.Context, tli pg.TimelineID, from pg.LSN) (*postgres.WALStream, pg.Segment, error) {
-	if s.Temporary {
-		// A temporary slot is gone after an error that the server reported on its session.
-		if err := s.conn.CreateSlot(ctx, s.Slot, true); err != nil && !errors.Is(err, postgres.ErrSlotExists) {
-			return nil, pg.Segment{}, err
-		}
-	}
-	sys, err := s.conn.IdentifySystem(ctx)
-	if err != nil {
-		return nil, pg.Segment{}, err
-	}
-	at, oldest, err := s.oldest(ctx, sys)
-	if err != nil {
-		return nil, pg.Segment{}, err
-	}
-	seg := pg.SegmentAt(at, oldest, s.cluster.SegmentSize)
-	if oldest <= from || at < tli {
-		return nil, seg, fmt.Errorf("%w, although the slot says that it keeps WAL from %s", postgres.ErrWALRemoved, oldest)
-	}
-	stream, err := s.conn.StartWAL(ctx, s.Slot, seg.Start(), at)
-	if err != nil {
-		return nil, seg, err
-	}
-	s.spool.left()
-	s.gap(from, seg.Start(), "the server removed WAL before it was received")
-	return stream, seg, nil
 }
 
 // receive takes messages until the timeline ends.
@@ -279,12 +164,13 @@ func (s *session) receive(ctx context.Context, n *spooled, d *wal.Decoder) (end 
 		} else {
 			msg, err = s.stream.Receive(wctx)
 		}
+		interrupted := wctx.Err() != nil
 		cancel()
 		if err != nil {
 			if ctx.Err() != nil {
 				return end, context.Cause(ctx)
 			}
-			if wctx.Err() == nil {
+			if !interrupted || !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 				return end, err
 			}
 			if err := s.silence(ctx); err != nil {

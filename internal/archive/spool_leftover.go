@@ -24,7 +24,7 @@ func (s *spool) adopt(ctx context.Context, r *repo.Repository, c repo.Cluster, n
 	for _, e := range entries {
 		path := filepath.Join(s.dir, e.Name())
 		seg, err := pg.ParseSegmentName(e.Name(), c.SegmentSize)
-		if err != nil || (next.Size != 0 && seg != next) {
+		if err != nil || (next.Size != 0 && !follows(next, seg)) {
 			if err := os.Remove(path); err != nil {
 				return err
 			}
@@ -37,12 +37,17 @@ func (s *spool) adopt(ctx context.Context, r *repo.Repository, c repo.Cluster, n
 		if n == nil {
 			continue
 		}
-		next = seg.Next()
-		if n.have < seg.Size {
-			next = pg.Segment{Timeline: seg.Timeline, Number: ^uint64(0), Size: seg.Size} // nothing can follow on an unfinished one
+		if next = seg; n.have == seg.Size {
+			next = seg.Next()
 		}
 	}
 	return nil
+}
+
+// follows tells whether seg goes on where next is wanted: it is that, or the segment of
+// a later timeline in which that one was left.
+func follows(next, seg pg.Segment) bool {
+	return seg.Number == next.Number && seg.Timeline >= next.Timeline
 }
 
 func (s *spool) adoptFile(ctx context.Context, r *repo.Repository, c repo.Cluster, seg pg.Segment, path string) (*spooled, error) {
@@ -67,6 +72,9 @@ func (s *spool) adoptFile(ctx context.Context, r *repo.Repository, c repo.Cluste
 	n := &spooled{seg: seg, file: f, have: have, durable: int64(len(parts))}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if k := len(s.queue); k > 0 && s.queue[k-1].have < s.queue[k-1].seg.Size {
+		s.queue[k-1].final = true
+	}
 	s.queue = append(s.queue, n)
 	s.tli, s.end = seg.Timeline, seg.Start()+pg.LSN(have)
 	s.notify()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +18,9 @@ import (
 // A segment so never has more than a few dozen, and each byte is stored about
 // three times at the worst before its segment is whole.
 const partsPerLevel = 16
+
+// maxPart bounds one part, and so the memory that it takes, in bytes.
+const maxPart = 8 << 20
 
 // uploader carries the spool's head into the repository: the unfinished segment
 // as parts, a finished one as a whole.
@@ -31,13 +36,23 @@ type uploader struct {
 	failure     error
 	wake        func() // called when durable has moved
 
+	histories map[pg.TimelineID][]byte // to be stored
+	stored    map[pg.TimelineID]bool   // histories that are
+
 	seg    pg.Segment    // that levels are of
 	levels [][]repo.Part // parts in the repository, by level
 }
 
+func newUploader(r *repo.Repository, cluster string, sp *spool, interval time.Duration) *uploader {
+	return &uploader{repo: r, cluster: cluster, spool: sp, interval: interval,
+		histories: map[pg.TimelineID][]byte{}, stored: map[pg.TimelineID]bool{}}
+}
+
 // run stores what arrives until ctx ends, and then what is left, as far as the
-// repository takes it within drain.
-func (u *uploader) run(ctx context.Context, drain time.Duration) {
+// repository takes it within drain. It keeps trying; an error is final: the
+// repository holds other WAL, or another history, under the same name.
+func (u *uploader) run(ctx context.Context, drain time.Duration) error {
+	u.seg, u.levels = pg.Segment{}, nil // another may have been at work meanwhile
 	tick := time.NewTimer(u.interval)
 	defer tick.Stop()
 	due := time.Now().Add(u.interval)
@@ -45,13 +60,14 @@ func (u *uploader) run(ctx context.Context, drain time.Duration) {
 		select {
 		case <-ctx.Done():
 			dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+			defer cancel()
 			for {
-				if more, err := u.step(dctx, true); err != nil || !more {
-					break
+				if more, err := u.step(dctx, true); final(err) {
+					return err
+				} else if err != nil || !more {
+					return nil // what is left stays in the spool
 				}
 			}
-			cancel()
-			return
 		case <-tick.C:
 		case <-u.spool.work:
 		}
@@ -62,6 +78,9 @@ func (u *uploader) run(ctx context.Context, drain time.Duration) {
 			more, err = u.step(ctx, flush)
 		}
 		if err != nil {
+			if final(err) {
+				return err
+			}
 			u.failed(err, now)
 			u.pause(ctx)
 			u.spool.notify()
@@ -88,6 +107,9 @@ func (u *uploader) pause(ctx context.Context) {
 // step does one thing to the head of the spool. more means that there may be
 // another at once.
 func (u *uploader) step(ctx context.Context, flush bool) (more bool, err error) {
+	if err := u.putHistories(ctx); err != nil {
+		return false, err
+	}
 	h, ok := u.spool.head()
 	if !ok {
 		return false, nil
@@ -99,11 +121,12 @@ func (u *uploader) step(ctx context.Context, flush bool) (more bool, err error) 
 	}
 	whole := h.have == h.seg.Size
 	if h.durable < h.have && (h.final || (flush && !whole) || (whole && u.urgent())) {
-		if err := u.part(ctx, h); err != nil {
+		all, err := u.part(ctx, h)
+		if err != nil {
 			return false, err
 		}
-		if !whole {
-			return h.final, nil
+		if !whole || !all {
+			return h.final || !all, nil
 		}
 	}
 	switch {
@@ -128,18 +151,19 @@ func (u *uploader) adoptParts(ctx context.Context, seg pg.Segment) error {
 	return nil
 }
 
-// part stores what is received of the head and not yet in the repository.
-func (u *uploader) part(ctx context.Context, h spooled) error {
-	p := repo.Part{Segment: h.seg, From: h.durable, To: h.have}
+// part stores what is received of the head and not yet in the repository, or
+// as much of it as one part may hold; all tells which.
+func (u *uploader) part(ctx context.Context, h spooled) (all bool, err error) {
+	p := repo.Part{Segment: h.seg, From: h.durable, To: min(h.have, h.durable+maxPart)}
 	if err := u.put(ctx, h, p); err != nil {
-		return err
+		return false, err
 	}
-	if err := u.spool.stored(h.seg, h.have, false); err != nil {
-		return err
+	if err := u.spool.stored(h.seg, p.To, false); err != nil {
+		return false, err
 	}
 	u.moved()
 	u.levels[0] = append(u.levels[0], p)
-	return u.merge(ctx, h)
+	return p.To == h.have, u.merge(ctx, h)
 }
 
 func (u *uploader) put(ctx context.Context, h spooled, p repo.Part) error {
@@ -151,11 +175,19 @@ func (u *uploader) put(ctx context.Context, h spooled, p repo.Part) error {
 }
 
 // merge replaces full levels by one part of the next. The longer part is durable
-// before the shorter ones go.
+// before the shorter ones go. What has grown to maxPart stays as it is.
 func (u *uploader) merge(ctx context.Context, h spooled) error {
 	for l := 0; l < len(u.levels) && len(u.levels[l]) >= partsPerLevel; l++ {
-		old := u.levels[l]
-		p := repo.Part{Segment: h.seg, From: old[0].From, To: old[len(old)-1].To}
+		p := repo.Part{Segment: h.seg, From: u.levels[l][0].From}
+		n := 0
+		for ; n < len(u.levels[l]) && max(p.To, u.levels[l][n].To)-p.From <= maxPart; n++ {
+			p.To = max(p.To, u.levels[l][n].To)
+		}
+		old := u.levels[l][:n]
+		if n < 2 { // it stays as it is, and counts no more
+			u.levels[l] = u.levels[l][1:]
+			continue
+		}
 		if err := u.put(ctx, h, p); err != nil {
 			return err
 		}
@@ -167,7 +199,7 @@ func (u *uploader) merge(ctx context.Context, h spooled) error {
 				return err
 			}
 		}
-		u.levels[l] = nil
+		u.levels[l] = slices.Clone(u.levels[l][n:])
 		if l+1 == len(u.levels) {
 			u.levels = append(u.levels, nil)
 		}
@@ -185,14 +217,45 @@ func (u *uploader) segment(ctx context.Context, h spooled) error {
 		return err
 	}
 	u.moved()
-	for _, level := range u.levels {
-		for _, p := range level {
-			if err := u.repo.DeletePart(ctx, u.cluster, p); err != nil {
-				return err
-			}
-		}
-	}
 	u.seg, u.levels = pg.Segment{}, nil
+	// Listed anew: parts that have left the levels, or are another's, go as well.
+	parts, err := u.repo.Parts(ctx, u.cluster, h.seg)
+	for _, p := range parts {
+		err = errors.Join(err, u.repo.DeletePart(ctx, u.cluster, p))
+	}
+	return err
+}
+
+// addHistory has a timeline's history stored before any more WAL is.
+func (u *uploader) addHistory(tli pg.TimelineID, content []byte) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.stored[tli] {
+		u.histories[tli] = content
+		u.spool.notify()
+	}
+}
+
+// hasHistory tells whether addHistory had this timeline's before.
+func (u *uploader) hasHistory(tli pg.TimelineID) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.stored[tli] || u.histories[tli] != nil
+}
+
+func (u *uploader) putHistories(ctx context.Context) error {
+	u.mu.Lock()
+	pending := maps.Clone(u.histories)
+	u.mu.Unlock()
+	for tli, content := range pending {
+		if err := u.repo.PutHistory(ctx, u.cluster, tli, content); err != nil {
+			return fmt.Errorf("store the history of timeline %d: %w", tli, err)
+		}
+		u.mu.Lock()
+		delete(u.histories, tli)
+		u.stored[tli] = true
+		u.mu.Unlock()
+	}
 	return nil
 }
 
