@@ -24,7 +24,7 @@ Exit code 0 only if every cluster is protected.
 		Example: "  pileus check\n  pileus check prod --json",
 		Args:    args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			d, err := a.open(cmd.Context())
+			d, err := a.openFor(cmd.Context(), control.Brief)
 			if err != nil {
 				return err
 			}
@@ -73,7 +73,11 @@ func describeCheck(w io.Writer, r control.CheckReport) {
 		verdict = "is NOT PROTECTED"
 	}
 	fmt.Fprintf(w, "%s %s", r.Cluster, verdict)
-	if warnings > 0 {
+	switch warnings {
+	case 0:
+	case 1:
+		fmt.Fprint(w, ", with 1 warning")
+	default:
 		fmt.Fprintf(w, ", with %d warnings", warnings)
 	}
 	fmt.Fprint(w, "\n\n")

@@ -74,8 +74,8 @@ simply run again.
 			if err != nil {
 				return err
 			}
+			end()
 			if dryRun {
-				end()
 				return a.print(plan, func(w io.Writer) error { return describePlan(w, plan) })
 			}
 			if !a.json && !a.quiet {

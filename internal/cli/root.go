@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -96,6 +97,10 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // open loads the configuration and opens the repository.
 func (a *app) open(ctx context.Context) (*control.Deployment, error) {
+	return a.openFor(ctx, control.Patient)
+}
+
+func (a *app) openFor(ctx context.Context, patience time.Duration) (*control.Deployment, error) {
 	cfg, err := control.LoadConfig(a.config)
 	if err != nil {
 		return nil, err
@@ -103,7 +108,7 @@ func (a *app) open(ctx context.Context) (*control.Deployment, error) {
 	for _, w := range cfg.Warnings {
 		fmt.Fprintf(a.stderr, "warning: %s\n", w)
 	}
-	return control.Open(ctx, cfg, a.version)
+	return control.Open(ctx, cfg, a.version, patience)
 }
 
 // one is the cluster that was named, or the only one that is configured.

@@ -41,7 +41,7 @@ is durable in the repository.
   systemctl enable --now pileus-wal@prod`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			d, err := a.open(cmd.Context())
+			d, err := a.openFor(cmd.Context(), control.Brief)
 			if err != nil {
 				return err
 			}
@@ -75,7 +75,7 @@ closes the gap.
 		Example: `  archive_command = 'pileus --config /etc/pileus/pileus.yaml wal push --cluster prod %p'`,
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			d, err := a.open(cmd.Context())
+			d, err := a.openFor(cmd.Context(), control.Brief)
 			if err != nil {
 				return err
 			}

@@ -30,7 +30,7 @@ func newConfig() *Config {
 	return &Config{
 		Repository: Repository{
 			PackSize:    16 * mebibyte,
-			Compression: Compression{Algorithm: "zstd", Level: "default"},
+			Compression: Compression{Algorithm: "zstd", Level: "fastest"},
 		},
 		Clusters: map[string]Cluster{},
 	}
@@ -117,7 +117,7 @@ func repositoryFields(r *Repository) []field {
 					read: readChoice(&r.Compression.Algorithm, "zstd", "none"),
 				},
 				{
-					key: "level", standard: "default", doc: "fastest, default, better or best.",
+					key: "level", standard: "fastest", doc: "fastest, default, better or best.",
 					read: readChoice(&r.Compression.Level, "fastest", "default", "better", "best"),
 				},
 			},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"filippo.io/age"
 
@@ -46,9 +47,16 @@ func LoadConfig(path string) (*config.Config, error) {
 	return cfg, nil
 }
 
+// How long a command tries again when the repository cannot be reached, before
+// it says so.
+const (
+	Patient = 5 * time.Minute // for a person's command, which would have to be started again
+	Brief   = 5 * time.Second // for one that has a way to go on without, and must tell soon
+)
+
 // Open opens the repository that the configuration names.
-func Open(ctx context.Context, cfg *config.Config, version string) (*Deployment, error) {
-	st, err := openStore(ctx, cfg.Repository, false)
+func Open(ctx context.Context, cfg *config.Config, version string, patience time.Duration) (*Deployment, error) {
+	st, err := openStore(ctx, cfg.Repository, false, patience)
 	if err != nil {
 		return nil, err
 	}
@@ -67,13 +75,13 @@ func Open(ctx context.Context, cfg *config.Config, version string) (*Deployment,
 	return &Deployment{Config: cfg, Repo: r, Version: version}, nil
 }
 
-func openStore(ctx context.Context, c config.Repository, create bool) (store.Store, error) {
+func openStore(ctx context.Context, c config.Repository, create bool, patience time.Duration) (store.Store, error) {
 	st, err := store.Open(ctx, c.URL, store.Options{Create: create, S3: store.S3Options{
 		Endpoint: c.S3.Endpoint, Region: c.S3.Region, PathStyle: c.S3.PathStyle}})
 	if err != nil {
 		return nil, fmt.Errorf("open the repository's store: %w", err)
 	}
-	return store.WithRetry(st, store.RetryPolicy{}), nil
+	return store.WithRetry(st, store.RetryPolicy{MaxElapsed: patience}), nil
 }
 
 func writerOptions(cfg *config.Config) (repo.Options, error) {

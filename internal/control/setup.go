@@ -58,7 +58,7 @@ func Setup(ctx context.Context, q SetupRequest) (SetupResult, error) {
 	if err != nil {
 		return res, err
 	}
-	st, err := openStore(ctx, cfg.Repository, true)
+	st, err := openStore(ctx, cfg.Repository, true, Brief)
 	if err != nil {
 		return res, err
 	}

@@ -176,7 +176,7 @@ func (s *show) setUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.pileus, err = control.Open(ctx, cfg, s.Version)
+	s.pileus, err = control.Open(ctx, cfg, s.Version, control.Brief)
 	return err
 }
 
