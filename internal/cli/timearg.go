@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -37,15 +38,17 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%q is not a time (examples: 2026-03-07T23:45:00Z, 2026-03-07T23:45:00.123456+02:00, \"2h ago\", \"90s ago\")", s)
 }
 
+var leadingDays = regexp.MustCompile(`^(\d+) ?(?:days?|d)`)
+
 // parseAgo reads a duration that may start with whole days.
 func parseAgo(s string) (time.Duration, error) {
 	var days time.Duration
-	if d, rest, ok := strings.Cut(s, "d"); ok {
-		n, err := strconv.Atoi(strings.TrimSpace(d))
-		if err != nil || n < 0 {
-			return 0, fmt.Errorf("%q days", d)
+	if m := leadingDays.FindStringSubmatch(s); m != nil {
+		n, err := strconv.Atoi(m[1])
+		if err != nil || n > 36500 {
+			return 0, fmt.Errorf("%q days", m[1])
 		}
-		days, s = time.Duration(n)*24*time.Hour, strings.TrimSpace(rest)
+		days, s = time.Duration(n)*24*time.Hour, strings.TrimSpace(s[len(m[0]):])
 	}
 	if s == "" {
 		return days, nil

@@ -16,6 +16,7 @@ func TestParseTime(t *testing.T) {
 		"2h ago":                           "2026-03-08T10:00:00Z",
 		"1d2h ago":                         "2026-03-07T10:00:00Z",
 		"90 seconds ago":                   "2026-03-08T11:58:30Z",
+		"2 days 3 hours ago":               "2026-03-06T09:00:00Z",
 		"1d ago":                           "2026-03-07T12:00:00Z",
 	} {
 		got, err := parseTime(in, now)
@@ -23,7 +24,7 @@ func TestParseTime(t *testing.T) {
 			t.Errorf("parseTime(%q) = %s, %v; want %s", in, stamp(got), err, want)
 		}
 	}
-	for _, bad := range []string{"", "yesterday", "25:00", "-2h ago", "ago", "2026-13-01T00:00:00Z", "xd ago"} {
+	for _, bad := range []string{"", "yesterday", "25:00", "-2h ago", "ago", "2026-13-01T00:00:00Z", "xd ago", "99999999d ago"} {
 		if got, err := parseTime(bad, now); err == nil && bad != "ago" {
 			t.Errorf("parseTime(%q) = %s, want an error", bad, stamp(got))
 		}
