@@ -98,28 +98,6 @@ func timelineCoverage(ctx context.Context, r *repo.Repository, c repo.Cluster, t
 	return out, nil
 }
 
-// NewestTimeline is the highest timeline that the repository holds anything of; 0
-// if it holds nothing.
-func NewestTimeline(ctx context.Context, r *repo.Repository, cluster string) (pg.TimelineID, error) {
-	tlis, err := r.Timelines(ctx, cluster)
-	if err != nil || len(tlis) == 0 {
-		return 0, err
-	}
-	return tlis[len(tlis)-1], nil
-}
-
-// History is the ancestry of a timeline. The first has none, and no file.
-func History(ctx context.Context, r *repo.Repository, cluster string, tli pg.TimelineID) (pg.History, error) {
-	if tli <= 1 {
-		return pg.History{Timeline: tli}, nil
-	}
-	text, err := r.History(ctx, cluster, tli)
-	if err != nil {
-		return pg.History{}, fmt.Errorf("history of timeline %d: %w", tli, err)
-	}
-	return pg.ParseHistory(tli, text)
-}
-
 // DurableEnd is where the newest WAL of the timeline ends; 0 if there is none.
 func DurableEnd(ctx context.Context, r *repo.Repository, c repo.Cluster, tli pg.TimelineID) (pg.LSN, error) {
 	partly, err := r.PartSegments(ctx, c.Name, c.SegmentSize)

@@ -1,16 +1,14 @@
 package archive
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"slices"
 	"time"
 
 	"pileus/internal/pg"
 	"pileus/internal/repo"
-	"pileus/internal/wal"
 )
 
 // Window says which moments of a cluster can be restored. Its own fields describe
@@ -22,8 +20,8 @@ type Window struct {
 	// Latest is the time up to which everything that was committed is durable in
 	// the repository, without a gap; never later.
 	Latest       time.Time  `json:"latest,omitzero"`
-	LatestLSN    pg.LSN     `json:"latest_lsn,omitzero"`    // WAL is durable up to here
-	LatestCommit time.Time  `json:"latest_commit,omitzero"` // of the last commit that was found in it
+	LatestLSN    pg.LSN     `json:"latest_lsn,omitzero"`    // end of the last whole record
+	LatestCommit time.Time  `json:"latest_commit,omitzero"` // of the last commit, if one was found near the end
 	Intervals    []Interval `json:"intervals,omitempty"`
 	Gaps         []Range    `json:"gaps,omitempty"` // WAL that is missing between WAL that is there
 	Problems     []string   `json:"problems,omitempty"`
@@ -32,279 +30,199 @@ type Window struct {
 // Interval is a stretch of restorable moments: from the end of its first backup to
 // where the WAL that follows on it ends.
 type Interval struct {
-	Timeline pg.TimelineID `json:"timeline"` // newest one on its path
-	Backup   string        `json:"backup"`   // its first
-	From     time.Time     `json:"from"`
-	FromLSN  pg.LSN        `json:"from_lsn"`
-	To       time.Time     `json:"to"`
-	ToLSN    pg.LSN        `json:"to_lsn"`
-	path     pg.History
-	start    pg.LSN // of the newest backup in it: where to stop looking for commits
+	Timeline   pg.TimelineID `json:"timeline"` // newest one on its path
+	Backup     string        `json:"backup"`   // its first
+	From       time.Time     `json:"from"`
+	FromLSN    pg.LSN        `json:"from_lsn"`
+	To         time.Time     `json:"to"`
+	ToLSN      pg.LSN        `json:"to_lsn"` // end of the last whole record
+	LastCommit time.Time     `json:"last_commit,omitzero"`
+
+	path   pg.History
+	start  pg.LSN // the first backup needs WAL from here
+	newest pg.LSN // the last backup does: where to stop looking for commits
+	end    pg.LSN // WAL is stored up to here
 }
 
 // Restorable tells whether any moment can be restored.
 func (w Window) Restorable() bool { return len(w.Intervals) > 0 }
 
-// lookBack is how many segments are read at the most to find the last commit.
-const lookBack = 64
-
 // RestorableWindow works out the window from what the repository holds. It lists
-// objects and decodes the last segments; a backup that cannot be read is a problem in
-// the answer, not an error.
+// objects and decodes the last segments; what cannot be read is a problem in
+// the answer, not an error, unless the store itself fails.
 func RestorableWindow(ctx context.Context, r *repo.Repository, c repo.Cluster) (Window, error) {
 	var w Window
-	ranges, err := Coverage(ctx, r, c)
-	if err != nil {
-		return w, err
+	v := survey{Repository: r, cluster: c, window: &w}
+	if err := v.collect(ctx); err != nil {
+		return Window{}, err
 	}
-	w.Gaps = gaps(ranges)
-	newest, err := NewestTimeline(ctx, r, c.Name)
-	if err != nil {
-		return w, err
+	restorable := map[string]bool{}
+	for _, p := range v.paths {
+		v.intervals(p, restorable)
+		v.gaps(p)
 	}
-	marks, err := r.Watermarks(ctx, c.Name)
-	if err != nil {
-		return w, err
-	}
-	var backups []repo.Backup
-	for b, err := range r.Backups(ctx, c.Name) {
-		if errors.Is(err, repo.ErrDamaged) {
-			w.Problems = append(w.Problems, err.Error())
-			continue
-		} else if err != nil {
-			return w, err
+	for _, b := range v.backups {
+		if !restorable[b.ID] {
+			end := covered(v.ranges, v.pathOf(b.Timeline), b.StartLSN, c.SegmentSize)
+			w.problem("backup %s cannot be restored: it needs the WAL of timeline %d to %s, and the repository has it to %s", b.ID, b.Timeline, b.StopLSN, end)
 		}
-		backups = append(backups, b)
 	}
-	paths := newPaths(r, c.Name)
-	for _, b := range backups {
-		path, err := paths.of(ctx, b, newest)
+	w.Intervals = slices.DeleteFunc(w.Intervals, v.redundant)
+	var keep []Interval
+	for _, iv := range w.Intervals {
+		ok, err := v.measure(ctx, &iv)
 		if err != nil {
-			w.Problems = append(w.Problems, fmt.Sprintf("backup %s: %v", b.ID, err))
-			continue
+			return Window{}, err
 		}
-		end := covered(ranges, path, b.StartLSN, c.SegmentSize)
-		if end < b.StopLSN {
-			w.Problems = append(w.Problems, fmt.Sprintf("backup %s cannot be restored: it needs WAL to %s, and the repository has it to %s", b.ID, b.StopLSN, end))
-			continue
-		}
-		w.join(b, path, end)
-	}
-	for i := range w.Intervals {
-		if err := w.latest(ctx, r, c, &w.Intervals[i], backups, marks); err != nil {
-			return w, err
+		if ok {
+			keep = append(keep, iv)
 		}
 	}
+	w.Intervals = keep
 	w.choose()
 	return w, nil
 }
 
-// join adds a backup to the interval it continues, or begins a new one.
-func (w *Window) join(b repo.Backup, path pg.History, end pg.LSN) {
-	for i := range w.Intervals {
-		if iv := &w.Intervals[i]; iv.ToLSN == end && iv.Timeline == path.Timeline {
-			iv.start = max(iv.start, b.StartLSN)
-			return
-		}
-	}
-	w.Intervals = append(w.Intervals, Interval{Timeline: path.Timeline, Backup: b.ID, From: b.Stopped, FromLSN: b.StopLSN,
-		ToLSN: end, path: path, start: b.StartLSN})
+func (w *Window) problem(format string, args ...any) {
+	w.Problems = append(w.Problems, fmt.Sprintf(format, args...))
 }
 
 // choose copies the interval that reaches furthest into the window's own fields.
 func (w *Window) choose() {
 	for _, iv := range w.Intervals {
 		if iv.Timeline > w.Timeline || (iv.Timeline == w.Timeline && iv.ToLSN > w.LatestLSN) {
-			w.Timeline, w.Earliest, w.EarliestLSN, w.Latest, w.LatestLSN = iv.Timeline, iv.From, iv.FromLSN, iv.To, iv.ToLSN
+			w.Timeline, w.Earliest, w.EarliestLSN = iv.Timeline, iv.From, iv.FromLSN
+			w.Latest, w.LatestLSN, w.LatestCommit = iv.To, iv.ToLSN, iv.LastCommit
 		}
 	}
 }
 
-// latest finds the time that the interval's WAL proves complete.
-func (w *Window) latest(ctx context.Context, r *repo.Repository, c repo.Cluster, iv *Interval, backups []repo.Backup, marks []repo.Watermark) error {
-	last, err := lastCommit(ctx, r, c, iv)
-	if errors.Is(err, repo.ErrDamaged) {
-		w.Problems = append(w.Problems, err.Error())
+// survey is what a window is worked out from.
+type survey struct {
+	*repo.Repository
+	cluster repo.Cluster
+	window  *Window
+	ranges  []Range
+	backups []repo.Backup // that can be read, oldest first
+	marks   []repo.Watermark
+	paths   []pg.History // one for each timeline
+}
+
+func (v *survey) collect(ctx context.Context) error {
+	var err error
+	if v.ranges, err = Coverage(ctx, v.Repository, v.cluster); err != nil {
+		return err
+	}
+	if v.marks, err = v.Watermarks(ctx, v.cluster.Name); errors.Is(err, repo.ErrDamaged) {
+		v.window.problem("%v", err) // only evidence: without it the window is shorter
 	} else if err != nil {
 		return err
 	}
-	iv.To = last
-	if last.After(w.LatestCommit) {
-		w.LatestCommit = last
-	}
-	proof := func(t time.Time, tli pg.TimelineID, lsn pg.LSN) {
-		if end, left := iv.path.End(tli); iv.path.Contains(tli) && lsn <= iv.ToLSN && (!left || lsn <= end) && t.After(iv.To) {
-			iv.To = t
+	for b, err := range v.Backups(ctx, v.cluster.Name) {
+		if errors.Is(err, repo.ErrDamaged) {
+			v.window.problem("%v", err)
+		} else if err != nil {
+			return err
+		} else {
+			v.backups = append(v.backups, b)
 		}
 	}
-	for _, m := range marks {
-		proof(m.Time, m.Timeline, m.LSN)
-	}
-	for _, b := range backups {
-		if b.StartLSN >= iv.FromLSN || b.ID == iv.Backup {
-			proof(b.CompleteTo, b.Timeline, b.StopLSN)
-		}
-	}
-	if iv.To.Before(iv.From) {
-		iv.To = iv.From // the backup itself is consistent then
-	}
-	return nil
-}
-
-// lastCommit is the time of the last commit in the interval's WAL; zero if none is near its end.
-func lastCommit(ctx context.Context, r *repo.Repository, c repo.Cluster, iv *Interval) (time.Time, error) {
-	if iv.ToLSN == 0 {
-		return time.Time{}, nil
-	}
-	seg := pg.SegmentAt(iv.path.TimelineAt(iv.ToLSN-1), iv.ToLSN-1, c.SegmentSize)
-	oldest := pg.SegmentAt(seg.Timeline, iv.start, c.SegmentSize).Number
-	for i := 0; i < lookBack && seg.Number >= oldest; i++ {
-		// From the second on the following segment is read once more: a commit
-		// may begin in one and end in the other.
-		t, err := commitIn(ctx, r, c, iv, seg, i > 0)
-		if err != nil || !t.IsZero() || seg.Number == 0 {
-			return t, err
-		}
-		seg.Number--
-		seg.Timeline = iv.path.TimelineAt(seg.Start())
-	}
-	return time.Time{}, nil
-}
-
-func commitIn(ctx context.Context, r *repo.Repository, c repo.Cluster, iv *Interval, seg pg.Segment, andNext bool) (last time.Time, err error) {
-	d, err := wal.NewDecoder(wal.Config{SystemID: c.SystemIdentifier, SegmentSize: c.SegmentSize, Timeline: iv.path.Timeline})
-	if err != nil {
-		return last, err
-	}
-	segs := []pg.Segment{seg}
-	if andNext {
-		next := seg.Next()
-		next.Timeline = iv.path.TimelineAt(next.Start())
-		segs = append(segs, next)
-	}
-	for _, s := range segs {
-		err := feedSegment(ctx, r, c, s, iv.ToLSN, d, func(rec *wal.Record) {
-			if commit, ok, err := wal.ParseCommit(rec); err == nil && ok && commit.Kind.Committed() {
-				last = commit.Time
-			}
-		})
-		var end *wal.EndOfWALError
-		var bad *wal.DamageError
-		switch {
-		case errors.As(err, &end):
-			return last, nil
-		case errors.As(err, &bad):
-			return last, fmt.Errorf("WAL of %s is %w: %w", c.Name, repo.ErrDamaged, bad)
-		case err != nil:
-			return last, err
-		}
-	}
-	return last, nil
-}
-
-// feedSegment decodes what the repository holds of a segment, up to limit.
-func feedSegment(ctx context.Context, r *repo.Repository, c repo.Cluster, s pg.Segment, limit pg.LSN, d *wal.Decoder, see func(*wal.Record)) error {
-	src, err := openStored(ctx, r, c, s)
+	tlis, err := v.Timelines(ctx, v.cluster.Name)
 	if err != nil {
 		return err
 	}
-	defer src.Close()
-	buf := make([]byte, 1<<20)
-	for at := s.Start(); at < limit; {
-		n, err := io.ReadFull(src, buf[:min(int64(len(buf)), int64(limit-at))])
-		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+	for _, tli := range tlis {
+		path, err := History(ctx, v.Repository, v.cluster.Name, tli)
+		var format *HistoryError
+		switch {
+		case errors.Is(err, repo.ErrNotFound):
+			v.window.problem("the history of timeline %d is not in the repository: backups of earlier timelines cannot be rolled forward into it; a new backup can", tli)
+			path = pg.History{Timeline: tli}
+		case errors.Is(err, repo.ErrDamaged) || errors.As(err, &format):
+			v.window.problem("%v", err)
+			path = pg.History{Timeline: tli}
+		case err != nil:
 			return err
 		}
-		if n == 0 {
-			return nil
-		}
-		if err := d.Feed(at, buf[:n]); err != nil {
-			return err
-		}
-		at += pg.LSN(n)
-		for {
-			rec, ok, err := d.Next()
-			if err != nil {
-				return err
-			}
-			if !ok {
-				break
-			}
-			see(rec)
-		}
+		v.paths = append(v.paths, path)
 	}
 	return nil
 }
 
-// gaps lists the holes between ranges of one timeline.
-func gaps(ranges []Range) []Range {
-	var out []Range
-	for i := 1; i < len(ranges); i++ {
-		if a, b := ranges[i-1], ranges[i]; a.Timeline == b.Timeline && a.End < b.Start {
-			out = append(out, Range{Timeline: a.Timeline, Start: a.End, End: b.Start})
+func (v *survey) pathOf(tli pg.TimelineID) pg.History {
+	for _, p := range v.paths {
+		if p.Timeline == tli {
+			return p
 		}
 	}
-	return out
+	return pg.History{Timeline: tli}
 }
 
-// paths remembers histories while a window is worked out.
-type paths struct {
-	r       *repo.Repository
-	cluster string
-	known   map[pg.TimelineID]pg.History
-}
-
-func newPaths(r *repo.Repository, cluster string) *paths {
-	return &paths{r: r, cluster: cluster, known: map[pg.TimelineID]pg.History{}}
-}
-
-func (p *paths) history(ctx context.Context, tli pg.TimelineID) (pg.History, error) {
-	if h, ok := p.known[tli]; ok {
-		return h, nil
-	}
-	h, err := History(ctx, p.r, p.cluster, tli)
-	if err == nil {
-		p.known[tli] = h
-	}
-	return h, err
-}
-
-// of is the path that a backup's WAL goes on along: to the newest timeline that
-// descends from it, or its own.
-func (p *paths) of(ctx context.Context, b repo.Backup, newest pg.TimelineID) (pg.History, error) {
-	for tli := newest; tli > b.Timeline; tli-- {
-		h, err := p.history(ctx, tli)
-		if errors.Is(err, repo.ErrNotFound) {
+// intervals adds what the backups on a path make restorable along it.
+func (v *survey) intervals(path pg.History, restorable map[string]bool) {
+	first := len(v.window.Intervals)
+	for _, b := range v.backups {
+		if left, ok := path.End(b.Timeline); !path.Contains(b.Timeline) || ok && b.StopLSN > left {
 			continue
-		} else if err != nil {
-			return h, err
 		}
-		if end, ok := h.End(b.Timeline); ok && b.StopLSN <= end {
-			return h, nil
+		end := covered(v.ranges, path, b.StartLSN, v.cluster.SegmentSize)
+		if end < b.StopLSN {
+			continue
 		}
+		restorable[b.ID] = true
+		v.join(first, b, path, end)
 	}
-	return p.history(ctx, b.Timeline)
 }
 
-// errUnstored: the repository has neither the segment nor parts of it.
-var errUnstored = errors.New("no such segment in the repository")
-
-// openStored opens a complete segment, or what there is of an unfinished one.
-func openStored(ctx context.Context, r *repo.Repository, c repo.Cluster, s pg.Segment) (io.ReadCloser, error) {
-	rc, err := r.OpenSegment(ctx, c.Name, s)
-	if !errors.Is(err, repo.ErrNotFound) {
-		return rc, err
-	}
-	data, err := r.ReadParts(ctx, c.Name, s)
-	if err != nil {
-		return nil, err
-	}
-	if len(data) == 0 {
-		// It may have become whole between the two looks.
-		if rc, err := r.OpenSegment(ctx, c.Name, s); !errors.Is(err, repo.ErrNotFound) {
-			return rc, err
+// join adds a backup to the interval of its path that it continues, or begins a new one.
+func (v *survey) join(first int, b repo.Backup, path pg.History, end pg.LSN) {
+	all := v.window.Intervals
+	for i := first; i < len(all); i++ {
+		iv := &all[i]
+		if iv.end != end {
+			continue // other WAL: a gap lies between them
 		}
-		return nil, fmt.Errorf("%s: %w", s, errUnstored)
+		iv.newest = max(iv.newest, b.StartLSN)
+		if b.StopLSN < iv.FromLSN {
+			iv.Backup, iv.From, iv.FromLSN, iv.start = b.ID, b.Stopped, b.StopLSN, b.StartLSN
+		}
+		return
 	}
-	return io.NopCloser(bytes.NewReader(data)), nil
+	v.window.Intervals = append(all, Interval{Timeline: path.Timeline, Backup: b.ID, From: b.Stopped, FromLSN: b.StopLSN,
+		path: path, start: b.StartLSN, newest: b.StartLSN, end: end})
+}
+
+// redundant tells whether an interval is only the beginning of another's: one that
+// another timeline goes on with, or one that ends before its own timeline begins.
+func (v *survey) redundant(iv Interval) bool {
+	if iv.path.TimelineAt(iv.end-1) != iv.Timeline {
+		return true // the timeline on which it ends has it too
+	}
+	for _, p := range v.paths {
+		if left, ok := p.End(iv.Timeline); ok && left >= iv.end && covered(v.ranges, p, iv.start, v.cluster.SegmentSize) > iv.end {
+			return true
+		}
+	}
+	return false
+}
+
+// gaps adds the holes in a path's WAL.
+func (v *survey) gaps(path pg.History) {
+	at, ok := pg.LSN(0), false
+	for _, rg := range v.ranges {
+		if start, end := onPath(rg, path); start < end && (!ok || start < at) {
+			at, ok = start, true
+		}
+	}
+	for ok {
+		at = covered(v.ranges, path, at, v.cluster.SegmentSize)
+		var next pg.LSN
+		if next, ok = resumes(v.ranges, path, at, v.cluster.SegmentSize); ok {
+			g := Range{Timeline: path.TimelineAt(at), Start: at, End: next}
+			if !slices.Contains(v.window.Gaps, g) {
+				v.window.Gaps = append(v.window.Gaps, g)
+			}
+			at = next
+		}
+	}
 }
