@@ -36,8 +36,9 @@ func ToolsDir() string {
 	return fmt.Sprintf("/var/tmp/pileus-tools-%d", os.Getuid())
 }
 
-// Versions lists all majors, oldest first. A missing one fails the test; with
-// -short the newest that is installed is all there is.
+// Versions lists the majors to test on, oldest first: all of them in `make test`
+// (PILEUS_E2E=1), the oldest and the newest otherwise, those that PILEUS_PG names,
+// or with -short the newest that is installed. A missing one fails the test.
 func Versions(t testing.TB) []Version {
 	t.Helper()
 	only := selected(t)
@@ -81,6 +82,10 @@ func Each(t *testing.T, f func(t *testing.T, v Version)) {
 func selected(t testing.TB) []int {
 	t.Helper()
 	env := os.Getenv("PILEUS_PG")
+	if env == "" && os.Getenv("PILEUS_E2E") == "" && !testing.Short() {
+		t.Logf("on PostgreSQL %d and %d only; `make test` runs on all majors", OldestMajor, NewestMajor)
+		return []int{OldestMajor, NewestMajor}
+	}
 	if env == "" {
 		return nil
 	}
