@@ -67,6 +67,29 @@ func ReadStatus(stateDir, cluster string) (*Status, error) {
 
 // writeState replaces a small JSON file at once and whole.
 func writeState(path string, v any) error {
+	return replaceState(path, v, func(*os.File) error { return nil })
+}
+
+// writeDurably does so, and returns only when a crash cannot undo it.
+func writeDurably(path string, v any) error {
+	if err := replaceState(path, v, (*os.File).Sync); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err == nil {
+		err = errors.Join(d.Sync(), d.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("make %s durable: %w", path, err)
+	}
+	return nil
+}
+
+func replaceState(path string, v any, sync func(*os.File) error) error {
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
@@ -79,6 +102,9 @@ func writeState(path string, v any) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	_, err = tmp.Write(text)
+	if err == nil {
+		err = sync(tmp)
+	}
 	if err = errors.Join(err, tmp.Close()); err == nil {
 		err = os.Rename(tmp.Name(), path)
 	}
