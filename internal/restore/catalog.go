@@ -97,12 +97,15 @@ func (c *catalog) window() Window {
 		if w.Earliest.IsZero() || b.StopLSN < w.EarliestLSN {
 			w.Earliest, w.EarliestLSN = b.Stopped, b.StopLSN
 		}
-		w.extend(b.Stopped, b.StopLSN)
+		w.extend(b.CompleteTo, b.StopLSN)
 	}
 	for _, m := range c.watermarks {
 		if onPath(c.path, m.Timeline, m.LSN) {
 			w.extend(m.Time, m.LSN)
 		}
+	}
+	if w.Latest.Before(w.Earliest) {
+		w.Latest = w.Earliest // the first backup itself, and nothing is known beyond it
 	}
 	return w
 }
@@ -127,7 +130,7 @@ func (c *catalog) completeAt(end pg.LSN) time.Time {
 		see(m.Timeline, m.LSN, m.Time)
 	}
 	for _, b := range c.backups {
-		see(b.Timeline, b.StopLSN, b.Stopped)
+		see(b.Timeline, b.StopLSN, b.CompleteTo)
 	}
 	return at
 }

@@ -76,7 +76,7 @@ func point(name string, sec int) Record {
 }
 
 func backup(id string, start, stop pg.LSN, stopped int) repo.Backup {
-	return repo.Backup{ID: id, Cluster: "db", Timeline: 1, StartLSN: start, StopLSN: stop, Stopped: at(stopped), SegmentSize: 16 << 20}
+	return repo.Backup{ID: id, Cluster: "db", Timeline: 1, StartLSN: start, StopLSN: stop, Stopped: at(stopped), CompleteTo: at(stopped), SegmentSize: 16 << 20}
 }
 
 func damaged(b repo.Backup) repo.Backup { b.DamagedPages = 3; return b }
