@@ -184,6 +184,9 @@ func (r *receiver) prepare(ctx context.Context) (repo.Cluster, error) {
 	if err == nil {
 		err = r.adoptSpool(ctx, c)
 	}
+	if err == nil {
+		err = r.up.sweep(ctx, c.SegmentSize)
+	}
 	return c, err
 }
 

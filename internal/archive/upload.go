@@ -218,12 +218,35 @@ func (u *uploader) segment(ctx context.Context, h spooled) error {
 	}
 	u.moved()
 	u.seg, u.levels = pg.Segment{}, nil
-	// Listed anew: parts that have left the levels, or are another's, go as well.
-	parts, err := u.repo.Parts(ctx, u.cluster, h.seg)
+	return u.removeParts(ctx, h.seg)
+}
+
+// removeParts removes the parts of a segment that is whole in the repository. It
+// lists them, since some have left the levels, or are of a receiver before.
+func (u *uploader) removeParts(ctx context.Context, seg pg.Segment) error {
+	parts, err := u.repo.Parts(ctx, u.cluster, seg)
 	for _, p := range parts {
 		err = errors.Join(err, u.repo.DeletePart(ctx, u.cluster, p))
 	}
 	return err
+}
+
+// sweep removes the parts of whole segments that a receiver which was killed left.
+func (u *uploader) sweep(ctx context.Context, segmentSize int64) error {
+	segs, err := u.repo.PartSegments(ctx, u.cluster, segmentSize)
+	if err != nil {
+		return err
+	}
+	for _, seg := range segs {
+		whole, err := u.repo.HasSegment(ctx, u.cluster, seg)
+		if err == nil && whole {
+			err = u.removeParts(ctx, seg)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // addHistory has a timeline's history stored before any more WAL is.
