@@ -102,7 +102,7 @@ install_npm() {
 install_system() {
   install_debian_postgres
   # gcc and the C library's headers are for the race detector only; the product is built without C.
-  apt_install ca-certificates gcc git libc6-dev make util-linux zstd
+  apt_install ca-certificates gcc git libc6-dev make shellcheck util-linux zstd
   install_npm
   install_go
 }
