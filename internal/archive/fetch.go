@@ -93,6 +93,7 @@ func instead(ctx context.Context, r *repo.Repository, c repo.Cluster, seg pg.Seg
 		return nil, 0, err
 	}
 	var left pg.LSN // the last place from which a later timeline went on
+	var next pg.History
 	for _, tli := range tlis {
 		if tli <= seg.Timeline {
 			continue
@@ -103,29 +104,19 @@ func instead(ctx context.Context, r *repo.Repository, c repo.Cluster, seg pg.Seg
 		} else if err != nil {
 			return nil, 0, err
 		}
-		end, ok := path.End(seg.Timeline)
-		if !ok || end <= max(left, seg.Start()) {
-			continue
-		}
-		left = end
-		if src != nil {
-			err = src.Close()
-			src = nil
-		}
-		if err == nil && end <= seg.End() {
-			src, length, err = openCopy(ctx, r, c, path, seg, end)
-		}
-		if err != nil {
-			return nil, 0, err
+		if end, ok := path.End(seg.Timeline); ok && end > left {
+			left, next = end, path
 		}
 	}
-	switch {
-	case src != nil:
-		return src, length, nil
-	case left > seg.Start():
-		return nil, 0, &GapError{Timeline: seg.Timeline, From: seg.Start(), To: left}
+	if left <= seg.Start() {
+		return nil, 0, none
 	}
-	return nil, 0, none
+	if left <= seg.End() {
+		if src, length, err = openCopy(ctx, r, c, next, seg, left); src != nil || err != nil {
+			return src, length, err
+		}
+	}
+	return nil, 0, &GapError{Timeline: seg.Timeline, From: seg.Start(), To: left}
 }
 
 // openCopy opens a later timeline's copy of the segment if it reaches to end; nil
