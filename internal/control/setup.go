@@ -11,6 +11,7 @@ import (
 
 	"pileus/internal/config"
 	"pileus/internal/repo"
+	"pileus/internal/store"
 )
 
 // SetupRequest is what `pileus init` was told.
@@ -60,6 +61,11 @@ func Setup(ctx context.Context, q SetupRequest) (SetupResult, error) {
 	}
 	st, err := openStore(ctx, cfg.Repository, true, Brief)
 	if err != nil {
+		return res, err
+	}
+	// Some services that speak S3 ignore "only if it is not there"; on them two
+	// writers could overwrite each other.
+	if err := store.VerifyCreateOnly(ctx, st); err != nil {
 		return res, err
 	}
 	opt, err := writerOptions(cfg)

@@ -39,7 +39,7 @@ func TestPointInTime(t *testing.T) {
 func pointInTime(t *testing.T, v pgtest.Version, f flavour, seed uint64) {
 	r := newRig(t, v, f)
 	r.server.Pgbench("-i", "-q", "-s", "1")
-	r.receive()
+	receiver := r.receive()
 	l := newLedger(t, r.server, seed)
 	first := r.load(l, func() { r.run("backup", "src", "--mode", "files") }, func() { r.run("backup", "src", "--mode", "stream") })
 	r.caughtUp()
@@ -52,6 +52,8 @@ func pointInTime(t *testing.T, v pgtest.Version, f flavour, seed uint64) {
 		r.compare(l, res, target)
 		res.close(t)
 	}
+	receiver.stop()
+	r.run("verify", "src", "--read-data", "all")
 }
 
 // load runs pgbench and the ledger while the backups are taken one after the
