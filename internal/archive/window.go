@@ -192,11 +192,11 @@ func (v *survey) join(first int, b repo.Backup, path pg.History, end pg.LSN) {
 		path: path, start: b.StartLSN, newest: b.StartLSN, end: end})
 }
 
-// redundant tells whether an interval is only the beginning of another's: one that
-// another timeline goes on with, or one that ends before its own timeline begins.
+// redundant tells whether another interval says all that this one does: it ends
+// before its own timeline begins, or another timeline goes on with it.
 func (v *survey) redundant(iv Interval) bool {
-	if iv.path.TimelineAt(iv.end-1) != iv.Timeline {
-		return true // the timeline on which it ends has it too
+	if at := iv.path.TimelineAt(iv.end - 1); at != iv.Timeline && covered(v.ranges, v.pathOf(at), iv.start, v.cluster.SegmentSize) >= iv.end {
+		return true
 	}
 	for _, p := range v.paths {
 		if left, ok := p.End(iv.Timeline); ok && left >= iv.end && covered(v.ranges, p, iv.start, v.cluster.SegmentSize) > iv.end {
