@@ -57,11 +57,13 @@ type run struct {
 	parent *parent
 	result result
 	packer *repo.Packer
+	abort  context.CancelCauseFunc // ends all work of the run, uploads included
 }
 
 // Run takes one backup and returns its manifest's head. Damaged pages do not fail it: see
 // DamagedPages. Errors: *repo.IdentityError if the identifier belongs to another
-// database; ErrOtherHost in files mode.
+// database, before anything is stored; ErrOtherHost in files mode;
+// postgres.ErrNotPrivileged or a *postgres.ConnectError, with the statement that helps.
 func Run(ctx context.Context, o Options) (repo.Backup, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
@@ -88,9 +90,6 @@ func Run(ctx context.Context, o Options) (repo.Backup, error) {
 		ID: repo.NewBackupID(started), Cluster: o.Cluster, SystemIdentifier: r.info.SystemIdentifier, Version: r.info.VersionNum,
 		SegmentSize: r.info.WALSegmentSize, Checksums: r.info.DataChecksums, Started: started, Host: host, PageSize: pg.PageSize,
 		DataDirectory: r.info.DataDirectory, Tool: o.Tool,
-	}
-	for _, ts := range r.info.Tablespaces {
-		r.head.Tablespaces = append(r.head.Tablespaces, repo.Tablespace{OID: ts.OID, Name: ts.Name, Location: ts.Location})
 	}
 	if r.head.DatabaseNames, err = databases(ctx, sql); err != nil {
 		return repo.Backup{}, err
@@ -133,23 +132,23 @@ func (r *run) register(ctx context.Context) error {
 }
 
 // take copies the files by the mode that fits, waits for the WAL, and writes the manifest.
-func (r *run) take(ctx context.Context, sql *postgres.Conn) error {
+func (r *run) take(ctx context.Context, sql *postgres.Conn) (err error) {
+	ctx, r.abort = context.WithCancelCause(ctx)
 	r.packer = r.Repo.NewPacker(ctx)
-	defer r.packer.Close() // after a failure: its uploads must have ended
-	mode := r.Mode
-	if mode == ModeAuto || mode == "" {
-		mode = ModeFiles
-		if why := r.whyNotFiles(); why != nil {
-			mode = ModeStream
-			r.Progress.Note("backup over the replication protocol: %v", why)
+	defer func() {
+		if err != nil {
+			if cause := context.Cause(ctx); errors.Is(err, context.Canceled) && cause != nil {
+				err = cause // what made the others stop
+			}
+			r.abort(err)
+			_, _ = r.packer.Close() // nobody needs the uploads, but they must have ended
 		}
+		r.abort(nil)
+	}()
+	if err := r.copy(ctx, sql); err != nil {
+		return err
 	}
-	err := r.copyBy(ctx, mode, sql)
-	if errors.Is(err, ErrOtherHost) && r.Mode != ModeFiles && mode == ModeFiles {
-		r.Progress.Note("backup over the replication protocol: %v", err)
-		r.result = result{}
-		err = r.copyBy(ctx, ModeStream, sql)
-	}
+	packs, err := r.packer.Close()
 	if err != nil {
 		return err
 	}
@@ -157,16 +156,50 @@ func (r *run) take(ctx context.Context, sql *postgres.Conn) error {
 	if err := r.WaitForWAL(ctx, r.head.Timeline, r.head.StartLSN, r.head.StopLSN); err != nil {
 		return fmt.Errorf("WAL from %s to %s did not reach the repository: %w", r.head.StartLSN, r.head.StopLSN, err)
 	}
-	packs, err := r.packer.Close()
-	if err != nil {
-		return err
-	}
-	r.head.Stored, r.head.Size = r.packer.Stored(), r.result.size
-	r.head.Damage, r.head.DamagedPages = r.result.damage, r.result.damaged
-	r.head.Files = r.result.files
-	slices.SortFunc(r.result.entries, func(a, b repo.Entry) int { return cmp.Compare(a.Path, b.Path) })
+	r.finish()
 	r.Progress.Stage("write the manifest", 0)
 	return r.Repo.WriteManifest(ctx, r.head, append(packs, r.parent.packs...), r.result.entries)
+}
+
+// finish brings what the workers found into the order and form of a manifest.
+func (r *run) finish() {
+	s := &r.result
+	s.entries = strangers(s.entries, r.head.Tablespaces)
+	slices.SortFunc(s.entries, func(a, b repo.Entry) int { return cmp.Compare(a.Path, b.Path) })
+	slices.SortFunc(s.damage, func(a, b repo.Damage) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Block, b.Block))
+	})
+	r.head.Stored, r.head.Damage, r.head.DamagedPages = r.packer.Stored(), s.damage, s.damaged
+	for _, e := range s.entries {
+		if e.Type == repo.TypeFile {
+			r.head.Files++
+			r.head.Size += e.Size
+		}
+	}
+}
+
+// copy copies by the mode that was asked for or that fits.
+func (r *run) copy(ctx context.Context, sql *postgres.Conn) error {
+	why := r.whyNotFiles()
+	switch r.Mode {
+	case ModeStream:
+		return r.copyBy(ctx, ModeStream, sql)
+	case ModeFiles:
+		if why != nil {
+			return why
+		}
+		return r.copyBy(ctx, ModeFiles, sql)
+	case ModeAuto, "":
+	default:
+		return fmt.Errorf("%q is not a way to take a backup (auto, files, stream)", r.Mode)
+	}
+	if why == nil {
+		if why = r.copyBy(ctx, ModeFiles, sql); !errors.Is(why, ErrOtherHost) {
+			return why
+		}
+	}
+	r.Progress.Note("backup over the replication protocol, as the files cannot be read directly: %v", why)
+	return r.copyBy(ctx, ModeStream, sql)
 }
 
 func (r *run) copyBy(ctx context.Context, mode Mode, sql *postgres.Conn) error {
@@ -178,34 +211,6 @@ func (r *run) copyBy(ctx context.Context, mode Mode, sql *postgres.Conn) error {
 	return r.copyStream(ctx, sql)
 }
 
-// whyNotFiles says what speaks against files mode, as far as that can be told
-// before the backup starts; nil if nothing does.
-func (r *run) whyNotFiles() error {
-	dir := r.dataDir()
-	switch {
-	case dir == "":
-		return errors.New("the role may not see where the data directory is (GRANT pg_read_all_settings TO it)")
-	case !r.info.Privileges.BackupStart || !r.info.Privileges.BackupStop:
-		return fmt.Errorf("the role may not start and stop backups (%s)", r.grantBackup())
-	}
-	c, err := readControl(dir)
-	if err != nil {
-		return fmt.Errorf("%s cannot be read here: %w", dir, err)
-	}
-	if c.SystemID != r.info.SystemIdentifier {
-		return fmt.Errorf("%s on this host belongs to another cluster", dir)
-	}
-	return nil
-}
-
-// grantBackup is the statement that lets the role take backups in files mode.
-func (r *run) grantBackup() string {
-	if r.info.Major < 15 {
-		return fmt.Sprintf("GRANT EXECUTE ON FUNCTION pg_start_backup(text, boolean, boolean), pg_stop_backup(boolean, boolean) TO %s", postgres.QuoteIdent(r.info.User))
-	}
-	return fmt.Sprintf("GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean), pg_backup_stop(boolean) TO %s", postgres.QuoteIdent(r.info.User))
-}
-
 func (r *run) dataDir() string {
 	if r.DataDir != "" {
 		return r.DataDir
@@ -214,35 +219,9 @@ func (r *run) dataDir() string {
 }
 
 func readControl(dir string) (pg.Control, error) {
-	b, err := os.ReadFile(filepath.Join(dir, controlFile))
+	b, err := os.ReadFile(filepath.Join(dir, pg.ControlFile))
 	if err != nil {
 		return pg.Control{}, err
 	}
 	return pg.ParseControl(b)
-}
-
-func databases(ctx context.Context, sql *postgres.Conn) (map[uint32]string, error) {
-	rows, err := sql.SQL().Query(ctx, `SELECT oid, datname::text FROM pg_database`)
-	if err != nil {
-		return nil, fmt.Errorf("list databases: %w", err)
-	}
-	defer rows.Close()
-	out := map[uint32]string{}
-	for rows.Next() {
-		var oid uint32
-		var name string
-		if err := rows.Scan(&oid, &name); err != nil {
-			return nil, fmt.Errorf("list databases: %w", err)
-		}
-		out[oid] = name
-	}
-	return out, rows.Err()
-}
-
-// clock is the server's, in UTC.
-func clock(ctx context.Context, sql *postgres.Conn) (t time.Time, err error) {
-	if err = sql.SQL().QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&t); err != nil {
-		return t, fmt.Errorf("read the server's clock: %w", err)
-	}
-	return t.UTC(), nil
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
+
 	"pileus/internal/pg"
 	"pileus/internal/repo"
 )
@@ -55,20 +57,14 @@ func (f *file) endsAt(size int64) {
 type result struct {
 	mu      sync.Mutex
 	entries []repo.Entry
-	files   int64
-	size    int64
-	damage  []repo.Damage
-	damaged int64
+	damage  []repo.Damage // the first ones that were found
+	damaged int64         // all of them
 }
 
 func (s *result) add(e repo.Entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.entries = append(s.entries, e)
-	if e.Type == repo.TypeFile {
-		s.files++
-		s.size += e.Size
-	}
 }
 
 func (s *result) bad(d repo.Damage) {
@@ -84,6 +80,38 @@ func (s *result) bad(d repo.Damage) {
 type worker struct {
 	r *run
 	w *repo.PackWriter
+}
+
+// crew runs feed beside one goroutine of work per worker until all have ended. When one
+// fails the others are stopped. After a success last still has a worker, and then the packs that
+// are not full are stored; after a failure they are not.
+func (r *run) crew(feed func() error, work, last func(*worker) error) error {
+	var g errgroup.Group // it is the run's context that stops the others, because it stops uploads as well
+	start := func(f func() error) {
+		g.Go(func() error {
+			err := f()
+			if err != nil {
+				r.abort(err)
+			}
+			return err
+		})
+	}
+	start(feed)
+	crew := make([]*worker, r.Workers)
+	for i := range crew {
+		crew[i] = &worker{r: r, w: r.packer.Writer()}
+		start(func() error { return work(crew[i]) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if err := last(crew[0]); err != nil {
+		return err
+	}
+	for _, w := range crew {
+		w.w.Close()
+	}
+	return nil
 }
 
 var zeroChunk [repo.ChunkSize]byte

@@ -11,30 +11,27 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
-
 	"pileus/internal/pg"
 	"pileus/internal/postgres"
 	"pileus/internal/repo"
 )
 
-// controlFile is copied last: recovery starts from what it says.
-const controlFile = "global/pg_control"
-
 // extent is how many chunks of one file a worker takes at once: 8 MiB are long
 // enough to read in sequence and short enough to share a large file out.
 const extent = 32
 
+// stopPatience is how long an aborted backup waits for the server to hear of it.
+const stopPatience = 10 * time.Second
+
 // source is one regular file on disk, opened by the first worker that needs it
-// and closed by the last.
+// and closed by the last who holds it.
 type source struct {
 	*file
 	path string // on this host
 	open sync.Once
 	f    *os.File
 	err  error
-	jobs int // extents not done yet; under file.mu
+	held int // by jobs that are not done and by the one who hands them out; under file.mu
 }
 
 // job is one extent of a file.
@@ -46,29 +43,41 @@ type job struct {
 
 // copyFiles takes the backup by reading the data directory.
 func (r *run) copyFiles(ctx context.Context, sql *postgres.Conn) error {
-	r.Progress.Stage("checkpoint", 0)
-	start, err := sql.StartBackup(ctx, r.Label, !r.Spread)
+	h, err := r.newHorizon(ctx)
 	if err != nil {
+		return err
+	}
+	defer h.close(ctx)
+	r.Progress.Stage("checkpoint", 0)
+	if h.start, err = sql.StartBackup(ctx, r.Label, !r.Spread); err != nil {
 		return err
 	}
 	stopped := false
 	defer func() {
-		if !stopped { // ends the backup on the server's side; closing the session would do it too
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		if !stopped { // closing the session would end the backup on the server as well, but later
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
 			defer cancel()
 			_, _ = sql.StopBackup(ctx)
 		}
 	}()
-	control, err := r.proveSameHost(start)
+	control, err := r.proveSameHost(ctx, sql, h.start)
 	if err != nil {
 		return err
 	}
-	r.head.StartLSN, r.head.Timeline = start, control.CheckpointTimeline
-	h := &horizon{start: start, ask: r.insertPosition}
-	if err := r.readDataDir(ctx, h, control); err != nil {
+	r.head.StartLSN, r.head.Timeline = h.start, control.CheckpointTimeline
+	after, err := sql.Info(ctx) // tablespaces may have come since the first look
+	if err != nil {
 		return err
 	}
-	if r.head.CompleteTo, err = clock(ctx, sql); err != nil {
+	ident, err := identFile(ctx, sql)
+	if err != nil {
+		return err
+	}
+	if err := r.readDataDir(ctx, h, control, outside{after.ConfigFile, after.HBAFile, ident}); err != nil {
+		return err
+	}
+	before, err := clock(ctx, sql)
+	if err != nil {
 		return err
 	}
 	stop, err := sql.StopBackup(ctx)
@@ -76,82 +85,90 @@ func (r *run) copyFiles(ctx context.Context, sql *postgres.Conn) error {
 		return err
 	}
 	stopped = true
-	if r.head.Stopped, err = clock(ctx, sql); err != nil {
+	r.head.StopLSN, r.head.Label, r.head.TablespaceMap = stop.LSN, string(stop.Label), string(stop.TablespaceMap)
+	if r.head.Tablespaces, err = tablespaces(after.Tablespaces, stop.TablespaceMap); err != nil {
 		return err
 	}
-	r.head.StopLSN, r.head.Label, r.head.TablespaceMap = stop.LSN, string(stop.Label), string(stop.TablespaceMap)
-	return nil
+	return r.ended(ctx, sql, before)
 }
 
-// proveSameHost makes sure that the directory is the running server's and no
-// copy of it: the checkpoint that just started the backup must be in its control file.
-func (r *run) proveSameHost(start pg.LSN) (pg.Control, error) {
-	c, err := readControl(r.dataDir())
-	switch {
-	case err != nil:
-		return c, fmt.Errorf("%w: %w", ErrOtherHost, err)
-	case c.SystemID != r.info.SystemIdentifier:
-		return c, fmt.Errorf("%w: %s belongs to another cluster", ErrOtherHost, r.dataDir())
-	case c.CheckpointRedo < start:
-		return c, fmt.Errorf("%w: %s does not have the checkpoint that the server just made", ErrOtherHost, r.dataDir())
-	}
-	return c, nil
-}
-
-// insertPosition asks for the current end of WAL over a session of its own: the
-// one that holds the backup belongs to another goroutine.
-func (r *run) insertPosition(ctx context.Context) (pg.LSN, error) {
-	c, err := r.SQL(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer c.Close(context.WithoutCancel(ctx))
-	return c.CurrentLSN(ctx)
-}
-
-// readDataDir copies every file but the control file in parallel, and then that one.
-func (r *run) readDataDir(ctx context.Context, h *horizon, control pg.Control) error {
-	tree, err := r.list(control)
+// readDataDir copies every file but the control file in parallel, and then that
+// one: recovery starts from what it says, so it must be the newest.
+func (r *run) readDataDir(ctx context.Context, h *horizon, control pg.Control, conf outside) error {
+	tree, err := r.list(control, conf)
 	if err != nil {
 		return err
 	}
 	r.Progress.Stage("copy files", tree.bytes)
 	jobs := make(chan job)
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(jobs)
-		return tree.feed(gctx, r, jobs)
-	})
-	for range r.Workers {
-		g.Go(func() error {
-			w := &worker{r: r, w: r.packer.Writer()}
-			defer w.w.Close()
+	return r.crew(
+		func() error {
+			defer close(jobs)
+			return tree.feed(ctx, r, jobs)
+		},
+		func(w *worker) error {
 			buf := make([]byte, repo.ChunkSize)
 			for j := range jobs {
-				if err := w.read(gctx, h, j, buf); err != nil {
+				err := w.read(ctx, h, j, buf)
+				j.s.release()
+				if err != nil {
 					return err
 				}
 			}
 			return nil
-		})
+		},
+		func(w *worker) error { return r.copyControl(ctx, w) })
+}
+
+// feed hands out the files' extents until all are taken or ctx ends.
+func (t *tree) feed(ctx context.Context, r *run, jobs chan<- job) error {
+	for _, l := range t.files {
+		f := r.newFile(l.name, uint32(l.mode.Perm()), l.size)
+		if len(f.chunks) == 0 {
+			r.result.add(f.entry)
+			continue
+		}
+		if err := (&source{file: f, path: l.path, held: 1}).feed(ctx, jobs); err != nil {
+			return err
+		}
 	}
-	if err := g.Wait(); err != nil {
-		return err
+	return nil
+}
+
+func (s *source) feed(ctx context.Context, jobs chan<- job) error {
+	defer s.release()
+	for first := 0; first < len(s.chunks); first += extent {
+		s.hold()
+		select {
+		case jobs <- job{s, first, min(extent, len(s.chunks)-first)}:
+		case <-ctx.Done():
+			s.release()
+			return context.Cause(ctx)
+		}
 	}
-	w := &worker{r: r, w: r.packer.Writer()}
-	defer w.w.Close()
-	return r.copyControl(ctx, w)
+	return nil
+}
+
+func (s *source) hold() {
+	s.mu.Lock()
+	s.held++
+	s.mu.Unlock()
+}
+
+func (s *source) release() {
+	s.mu.Lock()
+	s.held--
+	last := s.held == 0
+	s.mu.Unlock()
+	if last && s.f != nil {
+		s.f.Close() // opened for reading only
+	}
 }
 
 // read copies one extent.
 func (w *worker) read(ctx context.Context, h *horizon, j job, buf []byte) error {
 	s := j.s
-	s.open.Do(func() {
-		if s.f, s.err = os.Open(s.path); s.err == nil {
-			_ = unix.Fadvise(int(s.f.Fd()), 0, 0, unix.FADV_SEQUENTIAL) // only a hint
-		}
-	})
-	defer s.jobDone()
+	s.open.Do(func() { s.f, s.err = os.Open(s.path) })
 	if errors.Is(s.err, fs.ErrNotExist) {
 		s.mu.Lock()
 		s.gone = true // dropped since it was listed; WAL replay drops it as well
@@ -160,6 +177,9 @@ func (w *worker) read(ctx context.Context, h *horizon, j job, buf []byte) error 
 		return fmt.Errorf("open %s: %w", s.path, s.err)
 	}
 	for i := j.first; i < j.first+j.count; i++ {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
 		data, err := w.readChunk(ctx, h, s, i, buf)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", s.path, err)
@@ -186,49 +206,41 @@ func (w *worker) readChunk(ctx context.Context, h *horizon, s *source, i int, bu
 		s.endsAt(offset + int64(n))
 	}
 	if s.pages {
-		err := w.r.checkPages(ctx, h, s.file, offset, buf[:n], func(page []byte, at int64) error {
-			if _, err := s.f.ReadAt(page, at); errors.Is(err, io.EOF) {
-				return errShrunk
-			} else if err != nil {
-				return err
-			}
-			return nil
-		})
-		if err != nil {
+		c := check{r: w.r, h: h, f: s.file, offset: offset, data: buf[:n], again: s.again}
+		if err := c.pages(ctx); err != nil {
 			return nil, err
 		}
 	}
 	return buf[:n], nil
 }
 
-func (s *source) jobDone() {
-	s.mu.Lock()
-	s.jobs--
-	last := s.jobs == 0
-	s.mu.Unlock()
-	if last && s.f != nil {
-		s.f.Close() // opened for reading only
+// again reads a page once more.
+func (s *source) again(_ context.Context, page []byte, offset int64) error {
+	_, err := s.f.ReadAt(page, offset)
+	if errors.Is(err, io.EOF) {
+		return errShrunk
 	}
+	return err
 }
 
 // copyControl reads the control file whole and sound: the server rewrites it in
 // place, so a read may see it torn.
 func (r *run) copyControl(ctx context.Context, w *worker) error {
-	path := filepath.Join(r.dataDir(), controlFile)
+	path := filepath.Join(r.dataDir(), pg.ControlFile)
 	for _, pause := range rereads {
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return context.Cause(ctx)
+		if err := wait(ctx, pause); err != nil {
+			return err
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return fmt.Errorf("read the control file: %w", err)
 		}
 		b, err := os.ReadFile(path)
 		if err != nil {
 			return fmt.Errorf("read the control file: %w", err)
 		}
 		if _, err := pg.ParseControl(b); err == nil {
-			return w.chunk(ctx, r.newFile(controlFile, 0o600, int64(len(b))), 0, b)
+			return w.chunk(ctx, r.newFile(pg.ControlFile, uint32(info.Mode().Perm()), int64(len(b))), 0, b)
 		}
 	}
 	return fmt.Errorf("%s does not read as a control file although it was tried %d times", path, len(rereads))

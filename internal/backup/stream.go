@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"path/filepath"
 	"strconv"
-
-	"golang.org/x/sync/errgroup"
+	"time"
 
 	"pileus/internal/pg"
 	"pileus/internal/postgres"
@@ -23,96 +23,140 @@ type piece struct {
 	data  []byte
 }
 
-// copyStream takes the backup with BASE_BACKUP. One goroutine reads the stream,
-// the workers do the rest; memory is bounded by the buffers between them.
+// stream is a BASE_BACKUP being cut into pieces.
+type stream struct {
+	r      *run
+	bb     *postgres.BaseBackup
+	pieces chan piece
+	free   chan []byte // buffers that no piece occupies; their number bounds the memory
+	before time.Time   // the server's clock before it ended the backup
+}
+
+// copyStream takes the backup with BASE_BACKUP: one goroutine reads the stream, the workers do the rest.
 func (r *run) copyStream(ctx context.Context, sql *postgres.Conn) error {
+	if c := r.info.ConfigFile; c != "" && r.info.DataDirectory != "" && !within(c, r.info.DataDirectory) {
+		r.Progress.Note("%s lies outside of the data directory, so this backup does not hold it", c)
+	}
+	h, err := r.newHorizon(ctx)
+	if err != nil {
+		return err
+	}
+	defer h.close(ctx)
 	repl, err := r.Replication(ctx)
 	if err != nil {
 		return err
 	}
 	defer repl.Close(context.WithoutCancel(ctx))
+	system, err := repl.IdentifySystem(ctx)
+	if err != nil {
+		return err
+	}
+	if system.Identifier != r.info.SystemIdentifier {
+		return fmt.Errorf("the replication connection leads to another cluster (system identifier %d) than the SQL connection (%d)",
+			system.Identifier, r.info.SystemIdentifier)
+	}
 	r.Progress.Stage("checkpoint", 0)
 	bb, err := repl.StartBaseBackup(ctx, postgres.BaseBackupOptions{Label: r.Label, Fast: !r.Spread, EstimateSize: true})
 	if err != nil {
 		return err
 	}
-	r.head.StartLSN, r.head.Timeline = bb.StartLSN, bb.StartTimeline
+	r.head.StartLSN, r.head.Timeline, h.start = bb.StartLSN, bb.StartTimeline, bb.StartLSN
 	total := max(bb.Size, 0)
 	for _, ts := range bb.Tablespaces {
 		total += max(ts.Size, 0)
 	}
 	r.Progress.Stage("receive files", total)
-	// The end of WAL is not asked for page by page: the server may be far away.
-	h := &horizon{start: bb.StartLSN}
-	pieces := make(chan piece, 2*r.Workers)
-	free := make(chan []byte, 4*r.Workers)
-	for range cap(free) {
-		free <- make([]byte, repo.ChunkSize)
+	s := &stream{r: r, bb: bb, pieces: make(chan piece, 2*r.Workers), free: make(chan []byte, 4*r.Workers)}
+	for range cap(s.free) {
+		s.free <- make([]byte, repo.ChunkSize)
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(pieces)
-		return r.receive(gctx, sql, bb, pieces, free)
-	})
-	for range r.Workers {
-		g.Go(func() error {
-			w := &worker{r: r, w: r.packer.Writer()}
-			defer w.w.Close()
-			for p := range pieces {
-				if p.f.pages {
-					if err := r.checkPages(gctx, h, p.f, int64(p.index)*repo.ChunkSize, p.data, nil); err != nil {
-						return err
-					}
-				}
-				if err := w.chunk(gctx, p.f, p.index, p.data); err != nil {
-					return err
-				}
-				free <- p.data[:repo.ChunkSize]
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
+	err = r.crew(
+		func() error {
+			defer close(s.pieces)
+			return s.receive(ctx, sql)
+		},
+		func(w *worker) error { return s.work(ctx, h, w) },
+		func(*worker) error { return nil })
+	if err != nil {
 		return err
 	}
 	r.head.StopLSN = bb.EndLSN
 	if bb.EndTimeline != bb.StartTimeline {
-		return fmt.Errorf("the server moved from timeline %d to %d during the backup: take another", bb.StartTimeline, bb.EndTimeline)
+		return movedTimeline(bb.StartTimeline, bb.EndTimeline)
 	}
-	r.head.Stopped, err = clock(ctx, sql)
-	return err
+	if r.head.Tablespaces, err = tablespaces(s.spaces(), []byte(r.head.TablespaceMap)); err != nil {
+		return err
+	}
+	return r.ended(ctx, sql, s.before)
+}
+
+// spaces are the tablespaces that the server sends, with the names that SQL knows,
+// and those within the data directory, which old servers do not send apart.
+func (s *stream) spaces() []postgres.Tablespace {
+	names := map[uint32]string{}
+	all := append([]postgres.Tablespace{}, s.bb.Tablespaces...)
+	for _, t := range s.r.info.Tablespaces {
+		names[t.OID] = t.Name
+		if !filepath.IsAbs(t.Location) && s.bb.Location(t.OID) == "" {
+			all = append(all, t)
+		}
+	}
+	for i := range all {
+		all[i].Name = names[all[i].OID]
+	}
+	return all
+}
+
+// work takes pieces until there are no more.
+func (s *stream) work(ctx context.Context, h *horizon, w *worker) error {
+	for p := range s.pieces {
+		if p.f.pages {
+			again := func(ctx context.Context, page []byte, offset int64) error {
+				return h.fetch(ctx, p.f.entry.Path, page, offset)
+			}
+			c := check{r: s.r, h: h, f: p.f, offset: int64(p.index) * repo.ChunkSize, data: p.data, again: again, late: true}
+			if err := c.pages(ctx); err != nil {
+				return err
+			}
+		}
+		if err := w.chunk(ctx, p.f, p.index, p.data); err != nil {
+			return err
+		}
+		s.free <- p.data[:repo.ChunkSize]
+	}
+	return nil
 }
 
 // receive reads the archives one after the other.
-func (r *run) receive(ctx context.Context, sql *postgres.Conn, bb *postgres.BaseBackup, pieces chan<- piece, free <-chan []byte) error {
+func (s *stream) receive(ctx context.Context, sql *postgres.Conn) error {
 	for {
-		// The server ends the backup after it has sent the last archive; each is
+		// The server ends the backup after it has sent the last archive; that one is the data directory,
 		// larger than what the connection buffers, so a time from before reading it is
 		// from before that end.
 		now, err := clock(ctx, sql)
 		if err != nil {
 			return err
 		}
-		a, err := bb.Next()
+		a, err := s.bb.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		r.head.CompleteTo = now
+		s.before = now
 		prefix := ""
 		if a.OID != 0 {
 			prefix = "pg_tblspc/" + strconv.FormatUint(uint64(a.OID), 10)
-			r.result.add(repo.Entry{Path: prefix, Type: repo.TypeDir, Mode: 0o700})
+			s.r.result.add(repo.Entry{Path: prefix, Type: repo.TypeDir, Mode: 0o700})
 		}
-		if err := r.unpack(ctx, tar.NewReader(a), prefix, pieces, free); err != nil {
+		if err := s.unpack(ctx, tar.NewReader(a), prefix); err != nil {
 			return err
 		}
 	}
 }
 
 // unpack cuts the members of one archive into pieces.
-func (r *run) unpack(ctx context.Context, t *tar.Reader, prefix string, pieces chan<- piece, free <-chan []byte) error {
+func (s *stream) unpack(ctx context.Context, t *tar.Reader, prefix string) error {
 	for {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
@@ -125,10 +169,10 @@ func (r *run) unpack(ctx context.Context, t *tar.Reader, prefix string, pieces c
 		switch h.Typeflag {
 		case tar.TypeDir:
 			if name != prefix && name != "" {
-				r.result.add(repo.Entry{Path: name, Type: repo.TypeDir, Mode: mode})
+				s.r.result.add(repo.Entry{Path: name, Type: repo.TypeDir, Mode: mode})
 			}
 		case tar.TypeReg:
-			if err := r.member(ctx, t, name, mode, h.Size, pieces, free); err != nil {
+			if err := s.member(ctx, t, name, mode, h.Size); err != nil {
 				return fmt.Errorf("receive %s: %w", name, err)
 			}
 		}
@@ -136,29 +180,26 @@ func (r *run) unpack(ctx context.Context, t *tar.Reader, prefix string, pieces c
 	}
 }
 
-func (r *run) member(ctx context.Context, t io.Reader, name string, mode uint32, size int64, pieces chan<- piece, free <-chan []byte) error {
+// member takes one file, whose content t holds.
+func (s *stream) member(ctx context.Context, t io.Reader, name string, mode uint32, size int64) error {
 	switch name {
-	case pg.BackupLabelFile, pg.TablespaceMapFile:
-		text, err := io.ReadAll(io.LimitReader(t, 1<<20))
-		if name == pg.BackupLabelFile {
-			r.head.Label = string(text)
-		} else {
-			r.head.TablespaceMap = string(text)
-		}
-		return err
+	case pg.BackupLabelFile:
+		return text(t, &s.r.head.Label)
+	case pg.TablespaceMapFile:
+		return text(t, &s.r.head.TablespaceMap)
 	}
 	if pg.Excluded(name, false) == pg.Skipped {
 		return nil
 	}
-	f := r.newFile(name, mode, size)
+	f := s.r.newFile(name, mode, size)
 	if len(f.chunks) == 0 {
-		r.result.add(f.entry)
+		s.r.result.add(f.entry)
 		return nil
 	}
 	for i := range f.chunks {
 		var buf []byte
 		select {
-		case buf = <-free:
+		case buf = <-s.free:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -167,10 +208,22 @@ func (r *run) member(ctx context.Context, t io.Reader, name string, mode uint32,
 			return fmt.Errorf("the stream broke off: %w", err)
 		}
 		select {
-		case pieces <- piece{f, i, buf[:n]}:
+		case s.pieces <- piece{f, i, buf[:n]}:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 	return nil
+}
+
+// maxText bounds backup_label and tablespace_map, in bytes.
+const maxText = 4 << 20
+
+func text(r io.Reader, to *string) error {
+	b, err := io.ReadAll(io.LimitReader(r, maxText+1))
+	if err == nil && len(b) > maxText {
+		err = fmt.Errorf("it has more than %d bytes", maxText)
+	}
+	*to = string(b)
+	return err
 }
