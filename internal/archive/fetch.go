@@ -38,7 +38,7 @@ func Fetch(ctx context.Context, r *repo.Repository, c repo.Cluster, name, dest s
 		return err
 	}
 	defer src.Close()
-	return writeWhole(dest, func(w io.Writer) error {
+	err = writeWhole(dest, func(w io.Writer) error {
 		buf := make([]byte, 1<<20)
 		n, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{io.LimitReader(src, length)}, buf)
 		if err != nil {
@@ -48,8 +48,36 @@ func Fetch(ctx context.Context, r *repo.Repository, c repo.Cluster, name, dest s
 		if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{src}, buf); err != nil {
 			return err
 		}
+		if n < length {
+			if err := nothingBehind(ctx, r, c, seg, n); err != nil {
+				return err
+			}
+		}
 		return pad(w, seg.Size-n)
 	})
+	if errors.Is(err, errFinished) {
+		return Fetch(ctx, r, c, name, dest)
+	}
+	return err
+}
+
+// errFinished: the segment was unfinished when it was opened, and is whole now.
+var errFinished = errors.New("the segment has become whole meanwhile")
+
+// nothingBehind expects that the archive of the timeline ends in an unfinished
+// segment of which n bytes are there. Filled up with zeros it would otherwise be taken
+// for the end of the WAL, though there is more behind the hole: *GapError.
+func nothingBehind(ctx context.Context, r *repo.Repository, c repo.Cluster, seg pg.Segment, n int64) error {
+	later, ok, err := firstBehind(ctx, r, c, seg.Timeline, seg.End())
+	if err != nil || !ok {
+		return err
+	}
+	if whole, err := r.HasSegment(ctx, c.Name, seg); err != nil {
+		return err
+	} else if whole {
+		return errFinished
+	}
+	return &GapError{Timeline: seg.Timeline, From: seg.Start() + pg.LSN(n), To: later.Start()}
 }
 
 func fetchHistory(ctx context.Context, r *repo.Repository, c repo.Cluster, tli pg.TimelineID, dest string) error {
