@@ -99,7 +99,7 @@ func (p *pruner) named(ctx context.Context) (packs map[PackID]bool, ok bool, err
 		if len(f) != 4 || f[2] != "backups" || p.gone[info.Key] {
 			continue
 		}
-		m, err := p.r.OpenManifest(ctx, f[1], f[3])
+		list, err := p.packsOf(ctx, f[1], f[3])
 		switch {
 		case errors.Is(err, ErrNotFound):
 			continue
@@ -110,12 +110,27 @@ func (p *pruner) named(ctx context.Context) (packs map[PackID]bool, ok bool, err
 		case err != nil:
 			return nil, false, err
 		}
-		for _, pack := range m.Packs() {
+		for _, pack := range list {
 			packs[pack.ID] = true
 		}
-		m.Close() // opened for reading only
 	}
 	return packs, ok, nil
+}
+
+// packsOf lists the packs that a manifest names, after reading it to its end:
+// only there its hash tells whether the list can be believed.
+func (p *pruner) packsOf(ctx context.Context, cluster, id string) ([]PackInfo, error) {
+	m, err := p.r.OpenManifest(ctx, cluster, id)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	for _, err := range m.Entries() {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return m.Packs(), nil
 }
 
 // marks reads what earlier runs marked: all of it, and that which is ripe, with
