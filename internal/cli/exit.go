@@ -43,16 +43,19 @@ func (codeError) Error() string { return "" }
 // exitCode maps an error to the exit code.
 func exitCode(err error) int {
 	var (
-		usage usageError
-		code  codeError
-		held  *repo.HeldError
-		conf  *control.ConfigError
+		usage  usageError
+		code   codeError
+		held   *repo.HeldError
+		format *repo.FormatError
+		conf   *control.ConfigError
 	)
 	switch {
 	case err == nil:
 		return ExitOK
 	case errors.As(err, &code):
 		return int(code)
+	case errors.Is(err, repo.ErrNoRepository), errors.Is(err, repo.ErrLocked), errors.Is(err, repo.ErrWrongKey), errors.As(err, &format):
+		return ExitUsage
 	case errors.As(err, &usage), errors.As(err, &conf), errors.Is(err, restore.ErrNotEmpty), errors.Is(err, restore.ErrIdentifier), errors.Is(err, restore.ErrTablespace):
 		return ExitUsage
 	case errors.As(err, &held):

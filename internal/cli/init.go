@@ -47,7 +47,9 @@ loses them and the host loses the backups. For every-day use the host gets a key
 				path = "pileus.yaml"
 			}
 			q := control.SetupRequest{Path: path, Params: p, Encrypt: encrypt || len(recipients) > 0, NoHostKey: noHostKey}
-			q.Params.PassphraseFile = passFile
+			if noHostKey || !q.Encrypt {
+				q.Params.PassphraseFile = passFile // with a key file, the passphrase has no business on this host
+			}
 			for _, text := range recipients {
 				r, err := age.ParseX25519Recipient(text)
 				if err != nil {

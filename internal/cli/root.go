@@ -37,6 +37,9 @@ func Run(ctx context.Context, version string, args []string, stdin io.Reader, st
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
+	if err != nil && strings.HasPrefix(err.Error(), "unknown command") { // cobra's own error has no type
+		err = usageError{err}
+	}
 	if err != nil && err.Error() != "" {
 		a.printError(cmd, err)
 	}
