@@ -58,7 +58,7 @@ func (a *app) backup(cmd *cobra.Command, given []string, q control.BackupRequest
 	if err != nil {
 		return repo.Backup{}, err
 	}
-	if q.Cluster, err = one(d, given); err != nil {
+	if q.Cluster, err = one(d.Config, given); err != nil {
 		return repo.Backup{}, err
 	}
 	rep, end := a.reporter()

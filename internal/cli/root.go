@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"pileus/internal/config"
 	"pileus/internal/control"
 	"pileus/internal/progress"
 )
@@ -104,6 +105,15 @@ func (a *app) open(ctx context.Context) (*control.Deployment, error) {
 }
 
 func (a *app) openFor(ctx context.Context, patience time.Duration) (*control.Deployment, error) {
+	cfg, err := a.load()
+	if err != nil {
+		return nil, err
+	}
+	return control.Open(ctx, cfg, a.version, patience)
+}
+
+// load reads the configuration and passes its warnings on.
+func (a *app) load() (*config.Config, error) {
 	cfg, err := control.LoadConfig(a.config)
 	if err != nil {
 		return nil, err
@@ -111,19 +121,19 @@ func (a *app) openFor(ctx context.Context, patience time.Duration) (*control.Dep
 	for _, w := range cfg.Warnings {
 		fmt.Fprintf(a.stderr, "warning: %s\n", w)
 	}
-	return control.Open(ctx, cfg, a.version, patience)
+	return cfg, nil
 }
 
 // one is the cluster that was named, or the only one that is configured.
-func one(d *control.Deployment, given []string) (string, error) {
+func one(cfg *config.Config, given []string) (string, error) {
 	if len(given) > 0 {
 		return strings.ToLower(given[0]), nil
 	}
-	names := d.Config.ClusterNames()
+	names := cfg.ClusterNames()
 	if len(names) == 1 {
 		return names[0], nil
 	}
-	return "", usageError{fmt.Errorf("name a cluster: %s has %s", d.Config.Path, strings.Join(names, ", "))}
+	return "", usageError{fmt.Errorf("name a cluster: %s has %s", cfg.Path, strings.Join(names, ", "))}
 }
 
 // reporter renders progress on standard error. end must be called.

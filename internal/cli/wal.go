@@ -45,7 +45,7 @@ is durable in the repository.
 			if err != nil {
 				return err
 			}
-			name, err := one(d, given)
+			name, err := one(d.Config, given)
 			if err != nil {
 				return err
 			}
@@ -75,15 +75,15 @@ closes the gap.
 		Example: `  archive_command = 'pileus --config /etc/pileus/pileus.yaml wal push --cluster prod %p'`,
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			d, err := a.openFor(cmd.Context(), control.Brief)
+			cfg, err := a.load()
 			if err != nil {
 				return err
 			}
-			name, err := one(d, named(cluster))
+			name, err := one(cfg, named(cluster))
 			if err != nil {
 				return err
 			}
-			return d.Push(cmd.Context(), name, given[0], newLogger(a.stderr, a.json, a.quiet))
+			return control.Push(cmd.Context(), cfg, a.version, name, given[0], newLogger(a.stderr, a.json, a.quiet))
 		},
 	}
 	cmd.Flags().StringVar(&cluster, "cluster", "", "the cluster (default: the only one configured)")
@@ -129,7 +129,7 @@ func (a *app) fetch(ctx context.Context, q control.FetchRequest, given []string,
 		return err
 	}
 	if q.Cluster == "" {
-		if q.Cluster, err = one(d, nil); err != nil {
+		if q.Cluster, err = one(d.Config, nil); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"pileus/internal/archive"
 	"pileus/internal/config"
 	"pileus/internal/repo"
+	"pileus/internal/store"
 )
 
 func (d *Deployment) receiverOptions(c config.Cluster, conn connector, log *slog.Logger) archive.ReceiverOptions {
@@ -28,11 +29,20 @@ func (d *Deployment) Receive(ctx context.Context, name string, log *slog.Logger)
 	return archive.Receive(ctx, d.receiverOptions(c, conn, log))
 }
 
-// Push stores one file of pg_wal. The first segment registers the cluster.
-func (d *Deployment) Push(ctx context.Context, name, path string, log *slog.Logger) error {
-	c, err := d.Config.Cluster(name)
+// Push stores one file of pg_wal, for archive_command. The first segment registers the
+// cluster. It opens the repository itself, as one that is away counts as well
+// when a segment is given up to save the database; see archive.Push.
+func Push(ctx context.Context, cfg *config.Config, version, name, path string, log *slog.Logger) error {
+	c, err := cfg.Cluster(name)
 	if err != nil {
 		return &ConfigError{err}
+	}
+	o := archive.PushOptions{StateDir: cfg.StateDir, QueueMax: c.WAL.PushQueueMax, Log: log}
+	d, err := Open(ctx, cfg, version, Brief)
+	if errors.Is(err, store.ErrUnavailable) || errors.Is(err, repo.ErrNoRepository) { // its disk may not be mounted
+		return archive.GiveUp(c.Name, path, err, o)
+	} else if err != nil {
+		return err
 	}
 	cl, err := d.Repo.Cluster(ctx, c.Name)
 	if errors.Is(err, repo.ErrNotFound) {
@@ -43,10 +53,12 @@ func (d *Deployment) Push(ctx context.Context, name, path string, log *slog.Logg
 		}
 		cl, err = d.Repo.EnsureCluster(ctx, repo.Cluster{Name: c.Name, SystemIdentifier: id, SegmentSize: size, Created: time.Now().UTC().Truncate(time.Second)})
 	}
-	if err != nil {
+	if errors.Is(err, store.ErrUnavailable) {
+		return archive.GiveUp(c.Name, path, err, o)
+	} else if err != nil {
 		return err
 	}
-	return archive.Push(ctx, d.Repo, cl, path, archive.PushOptions{StateDir: d.Config.StateDir, QueueMax: c.WAL.PushQueueMax, Log: log})
+	return archive.Push(ctx, d.Repo, cl, path, o)
 }
 
 // FetchRequest is one call of restore_command.
