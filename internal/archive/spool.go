@@ -183,7 +183,7 @@ func (s *spool) durableLocked() pg.LSN {
 		q := s.queue[i]
 		if q.seg.Timeline != s.tli {
 			if q.durable < q.have && i+1 < len(s.queue) {
-				at = min(at, s.queue[i+1].seg.Start())
+				at = min(at, q.seg.Start()+pg.LSN(q.durable), s.queue[i+1].seg.Start())
 			}
 			continue
 		}
