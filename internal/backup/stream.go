@@ -8,6 +8,7 @@ import (
 	"io"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -65,6 +66,10 @@ func (r *run) copyStream(ctx context.Context, sql *postgres.Conn) error {
 	for _, ts := range bb.Tablespaces {
 		total += max(ts.Size, 0)
 	}
+	sent, err := spaces(bb.Tablespaces, r.info.Tablespaces)
+	if err != nil {
+		return err
+	}
 	r.Progress.Stage("receive files", total)
 	s := &stream{r: r, bb: bb, pieces: make(chan piece, 2*r.Workers), free: make(chan []byte, 4*r.Workers)}
 	for range cap(s.free) {
@@ -84,27 +89,26 @@ func (r *run) copyStream(ctx context.Context, sql *postgres.Conn) error {
 	if bb.EndTimeline != bb.StartTimeline {
 		return movedTimeline(bb.StartTimeline, bb.EndTimeline)
 	}
-	if r.head.Tablespaces, err = tablespaces(s.spaces(), []byte(r.head.TablespaceMap)); err != nil {
+	if r.head.Tablespaces, err = tablespaces(sent, []byte(r.head.TablespaceMap)); err != nil {
 		return err
 	}
 	return r.ended(ctx, sql, s.before)
 }
 
-// spaces are the tablespaces that the server sends, with the names that SQL knows,
-// and those within the data directory, which old servers do not send apart.
-func (s *stream) spaces() []postgres.Tablespace {
-	names := map[uint32]string{}
-	all := append([]postgres.Tablespace{}, s.bb.Tablespaces...)
-	for _, t := range s.r.info.Tablespaces {
-		names[t.OID] = t.Name
-		if !filepath.IsAbs(t.Location) && s.bb.Location(t.OID) == "" {
-			all = append(all, t)
+// spaces are the tablespaces that the server sends, with the names that SQL knows. A server
+// before 16 leaves out those within the data directory, without a word: that is refused.
+func spaces(sent, known []postgres.Tablespace) ([]postgres.Tablespace, error) {
+	all := slices.Clone(sent)
+	for _, t := range known {
+		i := slices.IndexFunc(all, func(s postgres.Tablespace) bool { return s.OID == t.OID })
+		switch {
+		case i >= 0:
+			all[i].Name = t.Name
+		case !filepath.IsAbs(t.Location):
+			return nil, fmt.Errorf("tablespace %s lies within the data directory, and this server's BASE_BACKUP leaves out such ones: run pileus on the server's host, with mode files", t.Name)
 		}
 	}
-	for i := range all {
-		all[i].Name = names[all[i].OID]
-	}
-	return all
+	return all, nil
 }
 
 // work takes pieces until there are no more.
