@@ -287,6 +287,17 @@ func (l *lab) wantNoBackupOnServer() {
 	}
 }
 
+// holding is what a process holds on to.
+type holding struct{ goroutines, files int }
+
+// held counts; open files only where the system tells.
+func held() holding {
+	fds, _ := os.ReadDir("/proc/self/fd") // none elsewhere than on Linux
+	return holding{runtime.NumGoroutine(), len(fds)}
+}
+
+func (h holding) within(o holding) bool { return h.goroutines <= o.goroutines && h.files <= o.files }
+
 func TestACancelledBackupLeavesNothingRunning(t *testing.T) {
 	each(t, func(t *testing.T, v pgtest.Version, mode Mode) {
 		l := newLab(t, v)
@@ -294,7 +305,7 @@ func TestACancelledBackupLeavesNothingRunning(t *testing.T) {
 		began := time.Now()
 		first := l.run(l.options(mode))
 		whole := time.Since(began)
-		idle := runtime.NumGoroutine()
+		idle := held()
 		for range 6 {
 			n, err := rand.Int(rand.Reader, big.NewInt(int64(whole)))
 			l.check(err)
@@ -312,7 +323,7 @@ func TestACancelledBackupLeavesNothingRunning(t *testing.T) {
 			}
 		}
 		l.wantNoBackupOnServer()
-		pgtest.WaitFor(t, "goroutines to end", func() bool { return runtime.NumGoroutine() <= idle })
+		pgtest.WaitFor(t, "goroutines and files to be let go", func() bool { return held().within(idle) })
 		l.check(func() error { _, err := l.repo.Backup(t.Context(), "lab", first.ID); return err }())
 	})
 }
@@ -323,7 +334,7 @@ func TestAFailingStoreFailsTheBackupOnce(t *testing.T) {
 		l.server.Pgbench("-i", "-s", "2", "-q")
 		full := errors.New("no space left")
 		l.store.Inject(storetest.Fault{Op: storetest.Put, Prefix: "packs/", Skip: 2, Before: full})
-		idle := runtime.NumGoroutine()
+		idle := held()
 		_, err := Run(t.Context(), l.options(mode))
 		if !errors.Is(err, full) {
 			t.Fatalf("the cause is lost: %v", err)
@@ -335,7 +346,7 @@ func TestAFailingStoreFailsTheBackupOnce(t *testing.T) {
 			t.Errorf("%d writes although the third pack failed", n)
 		}
 		l.wantNoBackupOnServer()
-		pgtest.WaitFor(t, "goroutines to end", func() bool { return runtime.NumGoroutine() <= idle })
+		pgtest.WaitFor(t, "goroutines and files to be let go", func() bool { return held().within(idle) })
 	})
 }
 
