@@ -137,10 +137,11 @@ func (t *tree) feed(ctx context.Context, r *run, jobs chan<- job) error {
 
 func (s *source) feed(ctx context.Context, jobs chan<- job) error {
 	defer s.release()
-	for first := 0; first < len(s.chunks); first += extent {
+	chunks := len(s.chunks) // a worker that has the file to itself may change it
+	for first := 0; first < chunks; first += extent {
 		s.hold()
 		select {
-		case jobs <- job{s, first, min(extent, len(s.chunks)-first)}:
+		case jobs <- job{s, first, min(extent, chunks-first)}:
 		case <-ctx.Done():
 			s.release()
 			return context.Cause(ctx)
@@ -176,6 +177,14 @@ func (w *worker) read(ctx context.Context, h *horizon, j job, buf []byte) error 
 	} else if s.err != nil {
 		return fmt.Errorf("open %s: %w", s.path, s.err)
 	}
+	if s.f != nil && j.count == len(s.chunks) {
+		// Nobody else has a part of this file, so what it has become since it was listed can be taken.
+		n, err := s.remeasure()
+		if err != nil {
+			return fmt.Errorf("read %s: %w", s.path, err)
+		}
+		j.count = n
+	}
 	for i := j.first; i < j.first+j.count; i++ {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -189,6 +198,26 @@ func (w *worker) read(ctx context.Context, h *horizon, j job, buf []byte) error 
 		}
 	}
 	return nil
+}
+
+// remeasure makes room for what is longer now than when it was listed, and returns the number of
+// chunks. PostgreSQL replaces some files by renaming others over them
+// (postgresql.auto.conf, pg_logical/replorigin_checkpoint), and a new file cut at the old one's
+// length is neither: recovery from it fails. Relations are left alone: WAL extends them.
+func (s *source) remeasure() (chunks int, err error) {
+	if pg.HasPages(s.entry.Path) {
+		return len(s.chunks), nil
+	}
+	info, err := s.f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if size := info.Size(); size > s.entry.Size {
+		s.entry.Size, s.size = size, size
+		s.chunks = make([]repo.Chunk, (size+repo.ChunkSize-1)/repo.ChunkSize)
+		s.left.Store(int64(len(s.chunks)))
+	}
+	return len(s.chunks), nil
 }
 
 // readChunk reads and checks chunk i; fewer bytes mean that the file ended there.
