@@ -25,6 +25,7 @@ type tree struct {
 	control pg.Control
 	files   []listed
 	bytes   int64
+	inside  map[string]bool // places of tablespaces that lie in the data directory itself
 }
 
 type listed struct {
@@ -38,6 +39,9 @@ type listed struct {
 // result. What vanishes meanwhile is left out.
 func (r *run) list(control pg.Control, conf outside) (*tree, error) {
 	t := &tree{r: r, control: control}
+	if err := t.findInside(); err != nil {
+		return nil, err
+	}
 	if err := t.walk(r.dataDir(), ""); err != nil {
 		return nil, err
 	}
@@ -47,6 +51,33 @@ func (r *run) list(control pg.Control, conf outside) (*tree, error) {
 	}
 	conf.add(t)
 	return t, nil
+}
+
+// findInside finds tablespaces that were put into the data directory. The server warns of
+// them but allows them, and leaves their places out where it meets them in its own backups.
+func (t *tree) findInside() error {
+	root, err := filepath.EvalSymlinks(t.r.dataDir())
+	if err != nil {
+		return fmt.Errorf("look at the data directory: %w", err)
+	}
+	links, err := os.ReadDir(filepath.Join(root, "pg_tblspc"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list tablespaces: %w", err)
+	}
+	t.inside = map[string]bool{}
+	for _, l := range links {
+		if l.Type()&fs.ModeSymlink == 0 {
+			continue
+		}
+		place, err := filepath.EvalSymlinks(filepath.Join(root, "pg_tblspc", l.Name()))
+		if err != nil {
+			continue // what is wrong with it is said where it is visited
+		}
+		if name, err := filepath.Rel(root, place); err == nil && filepath.IsLocal(name) {
+			t.inside[filepath.ToSlash(name)] = true
+		}
+	}
+	return nil
 }
 
 func (t *tree) folder(name string, mode fs.FileMode) {
@@ -112,6 +143,8 @@ func (t *tree) visit(full, name string) error {
 		return t.visit(filepath.Join(full, own), path.Join(name, own))
 	case info.IsDir() && link && !vital(name):
 		t.r.Progress.Note("%s is a link to a folder and not of PostgreSQL's making; it is not in the backup", full)
+	case info.IsDir() && t.inside[name]:
+		return nil // a tablespace's place, which is copied as the tablespace
 	case info.IsDir():
 		t.folder(name, info.Mode())
 		return t.walk(full, name)
@@ -192,7 +225,8 @@ func (o outside) add(t *tree) {
 // conf lists one configuration file unless it lies in the data directory. What cannot
 // be read is left out: the data can be restored without.
 func (t *tree) conf(name, full string) bool {
-	if full == "" || within(full, t.r.dataDir()) {
+	// The server may know its data directory by another path than this host, as in a container.
+	if full == "" || within(full, t.r.dataDir()) || t.r.info.DataDirectory != "" && within(full, t.r.info.DataDirectory) {
 		return false
 	}
 	f, err := os.Open(full)
