@@ -53,7 +53,7 @@ func (h *horizon) close(ctx context.Context) {
 // covers tells whether WAL replay will bring a page with this LSN into order: it was
 // changed after the backup's start, so its full image is in the WAL.
 func (h *horizon) covers(ctx context.Context, lsn pg.LSN) (bool, error) {
-	if lsn < h.start {
+	if lsn <= h.start { // a page's LSN is where the record ends that changed it last
 		return false, nil
 	}
 	h.mu.Lock()
