@@ -6,6 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"pileus/internal/pg"
 	"pileus/internal/wal"
@@ -70,6 +73,7 @@ func TestCrashAndPromotion(t *testing.T) {
 			}
 			s.start(t)
 			c = s.connect(t)
+			promoted(t, c)
 			exec("select pg_create_restore_point('on the second timeline')")
 			exec("create table e as select generate_series(1, 100000) i")
 			_ = c.Close(t.Context())
@@ -175,5 +179,23 @@ func (seen *timelineSeen) take(t *testing.T, r *wal.Record) {
 		t.Fatal(err)
 	} else if ok && (p.MaxConnections != 100 || p.MaxWorkerProcesses != 8 || p.MaxWALSenders != 10 || p.MaxPreparedXacts != 10 || p.MaxLocksPerXact != 64 || p.WALLevel != pg.WALLevelLogical) {
 		t.Errorf("parameters %+v", p)
+	}
+}
+
+// promoted waits until the server has ended its recovery.
+func promoted(t *testing.T, c *pgx.Conn) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for recovering := true; recovering; {
+		if err := c.QueryRow(t.Context(), "select pg_is_in_recovery()").Scan(&recovering); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("the server did not end its recovery within a minute")
+		}
 	}
 }
