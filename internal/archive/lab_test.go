@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -91,7 +90,6 @@ type receiving struct {
 	stop context.CancelFunc
 	done chan struct{}
 	err  error // once done is closed
-	once sync.Once
 }
 
 func (l *lab) receive(o ReceiverOptions) *receiving {
@@ -113,16 +111,6 @@ func (r *receiving) end() {
 	<-r.done
 	if r.err != nil {
 		r.l.t.Fatalf("the receiver ended with %v", r.err)
-	}
-}
-
-// ended tells whether it has ended by itself.
-func (r *receiving) ended() bool {
-	select {
-	case <-r.done:
-		return true
-	default:
-		return false
 	}
 }
 

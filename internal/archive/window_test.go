@@ -29,8 +29,7 @@ func inMemory(t *testing.T) *lab {
 // holed is branched's WAL with pieces left out, and what that must mean.
 type holed struct {
 	*branched
-	path pg.History
-	has  map[pg.TimelineID]map[uint64]int64 // bytes that are there of a segment
+	has map[pg.TimelineID]map[uint64]int64 // bytes that are there of a segment
 }
 
 func (h *holed) wal(tli pg.TimelineID) *kitWAL {

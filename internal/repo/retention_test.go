@@ -25,7 +25,6 @@ const (
 type history struct {
 	r       *Repository
 	backups []Backup
-	kept    map[string]string // snapshot → backup
 }
 
 var historyBegan = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
