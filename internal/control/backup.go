@@ -107,6 +107,14 @@ func (d *Deployment) backupWithWAL(ctx context.Context, c config.Cluster, conn c
 	if archived {
 		return d.takeBackup(ctx, c, conn, q, parent, rep)
 	}
+	// The receiver would try for ever; a role that may not replicate is told so now.
+	try, err := conn.Replication(ctx)
+	if err != nil {
+		return repo.Backup{}, fmt.Errorf("the backup's WAL cannot be received: %w", err)
+	}
+	if err := try.Close(ctx); err != nil {
+		return repo.Backup{}, err
+	}
 	rep.Note("no `pileus wal receive %s` is running: the backup's own WAL is received meanwhile, and the moments after it cannot be restored until one runs", c.Name)
 	var b repo.Backup
 	g, gctx := errgroup.WithContext(ctx)
