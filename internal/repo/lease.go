@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -64,9 +66,10 @@ func leasePrefix(kind LeaseKind, subject string) string {
 	return "leases/" + string(kind) + "/" + subject + "/"
 }
 
-// WithLease runs work while it holds the lease, and renews it meanwhile. If
-// another holds it the error is *HeldError and work is not run. When the lease is
-// lost, work's context ends with ErrLeaseLost as its cause.
+// WithLease runs work while it holds the lease, and renews it until work has
+// returned, also while work winds down after ctx has ended. If another holds it
+// the error is *HeldError and work is not run. When the lease is lost, work's
+// context ends with ErrLeaseLost as its cause.
 func (r *Repository) WithLease(ctx context.Context, kind LeaseKind, subject string, keeps []string, work func(context.Context) error) error {
 	l := lease{r: r, prefix: leasePrefix(kind, subject)}
 	host, _ := os.Hostname()
@@ -79,66 +82,88 @@ func (r *Repository) WithLease(ctx context.Context, kind LeaseKind, subject stri
 	wctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var g errgroup.Group
-	done := make(chan struct{})
+	rctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error {
-		l.renew(wctx, done, cancel)
+		tick := time.NewTicker(LeaseTTL / 4)
+		defer tick.Stop()
+		l.renew(rctx, tick.C, cancel)
 		return nil
 	})
+	defer g.Wait() // renew returns no error
+	defer stop()
 	err := work(wctx)
-	close(done)
-	g.Wait() // renew returns no error
-	if cause := context.Cause(wctx); errors.Is(cause, ErrLeaseLost) && err != nil {
+	if cause := context.Cause(wctx); errors.Is(cause, ErrLeaseLost) && err != nil && !errors.Is(err, ErrLeaseLost) {
 		return errors.Join(cause, err)
 	}
 	return err
 }
 
 type lease struct {
-	r      *Repository
-	prefix string
-	holder Holder
-	turn   int
-	key    string // of the newest object
+	r       *Repository
+	prefix  string
+	holder  Holder
+	turn    int
+	keys    []string  // objects that may be there, the newest last
+	renewed time.Time // when the newest was written, by the store's clock
 }
 
-// put writes the next object of this lease and removes the one before.
-func (l *lease) put(ctx context.Context) error {
+// put writes the next object of this lease and removes those before. late tells
+// that by the store's clock so much time has passed that somebody may have taken
+// the lease for abandoned.
+func (l *lease) put(ctx context.Context) (late bool, err error) {
 	text, err := json.Marshal(l.holder)
 	if err != nil {
-		return err
+		return false, err
 	}
+	// Each attempt has a name of its own: one whose answer was lost may be there.
 	key := fmt.Sprintf("%s%s.%d", l.prefix, l.holder.Token, l.turn)
-	if err := l.r.store.Put(ctx, key, bytes.NewReader(text)); err != nil {
-		return err
-	}
-	old := l.key
-	l.key = key
 	l.turn++
-	if old != "" {
-		return l.r.store.Delete(ctx, old)
+	l.keys = append(l.keys, key)
+	if err := l.r.store.Put(ctx, key, bytes.NewReader(text)); err != nil {
+		return false, err
 	}
-	return nil
+	info, err := l.r.store.Stat(ctx, key)
+	if err != nil {
+		return false, err
+	}
+	late = !l.renewed.IsZero() && info.Modified.Sub(l.renewed) > LeaseTTL*3/4
+	l.renewed = info.Modified
+	for len(l.keys) > 1 {
+		if err := l.r.store.Delete(ctx, l.keys[0]); err != nil {
+			return late, nil // the lease is renewed; the next turn removes what is left
+		}
+		l.keys = l.keys[1:]
+	}
+	return late, nil
 }
 
 // acquire announces itself first and looks second: of two that come at once at
 // least one sees the other. Both may withdraw; neither works beside the other.
 func (l *lease) acquire(ctx context.Context) error {
-	if err := l.put(ctx); err != nil {
-		return fmt.Errorf("take the lease %s: %w", l.prefix, err)
-	}
-	mine, err := l.r.store.Stat(ctx, l.key)
+	_, err := l.put(ctx)
 	if err == nil {
-		var others []Holder
-		others, err = l.r.holders(ctx, l.prefix, mine.Modified)
-		for _, h := range others {
-			if h.Token != l.holder.Token {
-				err = &HeldError{By: h}
-			}
-		}
+		err = l.alone(ctx)
 	}
-	if err != nil {
-		l.release(ctx)
+	if err == nil {
+		return nil
+	}
+	l.release(ctx)
+	if _, held := errors.AsType[*HeldError](err); held {
 		return err
+	}
+	return fmt.Errorf("take the lease %s: %w", strings.TrimSuffix(l.prefix, "/"), err)
+}
+
+// alone is a *HeldError if another holds the lease.
+func (l *lease) alone(ctx context.Context) error {
+	others, err := l.r.holders(ctx, l.prefix, l.renewed)
+	if err != nil {
+		return err
+	}
+	for _, h := range others {
+		if h.Token != l.holder.Token {
+			return &HeldError{By: h}
+		}
 	}
 	return nil
 }
@@ -146,28 +171,35 @@ func (l *lease) acquire(ctx context.Context) error {
 func (l *lease) release(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	// A lease that stays behind for want of the store is abandoned after LeaseTTL.
-	_ = l.r.store.Delete(ctx, l.key)
+	for _, key := range l.keys {
+		// A lease that stays behind for want of the store is abandoned after LeaseTTL.
+		_ = l.r.store.Delete(ctx, key)
+	}
 }
 
-func (l *lease) renew(ctx context.Context, done <-chan struct{}, lost context.CancelCauseFunc) {
-	tick := time.NewTicker(LeaseTTL / 4)
-	defer tick.Stop()
+// renew renews the lease at each tick until ctx ends or the lease is lost. A
+// holder that was suspended may find that another has taken the lease meanwhile:
+// that one announced itself before it looked, so it is seen here.
+func (l *lease) renew(ctx context.Context, tick <-chan time.Time, lost context.CancelCauseFunc) {
 	last := time.Now()
 	for {
 		select {
-		case <-done:
-			return
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-tick:
 		}
 		pctx, cancel := context.WithTimeout(ctx, LeaseTTL/4)
-		err := l.put(pctx)
+		late, err := l.put(pctx)
+		if err == nil && late {
+			err = l.alone(pctx)
+		}
 		cancel()
-		if err == nil {
+		switch {
+		case err == nil:
 			last = time.Now()
-		} else if time.Since(last) > LeaseTTL*3/4 {
+		case ctx.Err() != nil:
+			return
+		case late || time.Since(last) > LeaseTTL*5/8: // at the third tick in a row, while others still honour it
 			lost(fmt.Errorf("%w: %w", ErrLeaseLost, err))
 			return
 		}
@@ -183,18 +215,23 @@ func (r *Repository) Holders(ctx context.Context, kind LeaseKind) ([]Holder, err
 	return r.holders(ctx, leasePrefix(kind, ""), now)
 }
 
+// listAttempts is how often leases are listed until none moves meanwhile. Each is
+// renewed every half a minute, so that a second look nearly always suffices.
+const listAttempts = 20
+
 func (r *Repository) holders(ctx context.Context, prefix string, now time.Time) ([]Holder, error) {
 	// A lease may be renewed between listing and reading: its old object is gone
 	// then, and the new one was not listed. So it is listed again.
-	for attempt := 0; ; attempt++ {
-		out, moved, err := r.listHolders(ctx, prefix, now)
-		if err != nil || !moved || attempt == 10 {
+	for range listAttempts {
+		if out, moved, err := r.listHolders(ctx, prefix, now); err != nil || !moved {
 			return out, err
 		}
 	}
+	return nil, fmt.Errorf("list leases below %s: they changed during each of %d looks; try again: %w", prefix, listAttempts, store.ErrUnavailable)
 }
 
 func (r *Repository) listHolders(ctx context.Context, prefix string, now time.Time) (out []Holder, moved bool, err error) {
+	seen := map[string]bool{}
 	for info, err := range r.store.List(ctx, prefix) {
 		if err != nil {
 			return nil, false, fmt.Errorf("list leases: %w", err)
@@ -208,28 +245,37 @@ func (r *Repository) listHolders(ctx context.Context, prefix string, now time.Ti
 			return nil, false, err
 		}
 		var h Holder
-		if err := json.Unmarshal(text, &h); err != nil {
-			return nil, false, damaged(info.Key, "%v", err)
-		}
-		if now.Sub(info.Modified) > LeaseTTL || h.dead() {
+		err = json.Unmarshal(text, &h)
+		if now.Sub(info.Modified) > LeaseTTL || err == nil && h.dead() {
 			if err := r.store.Delete(ctx, info.Key); err != nil {
-				return nil, false, err
+				return nil, false, fmt.Errorf("remove the abandoned lease %s: %w", info.Key, err)
 			}
 			continue
 		}
-		out = append(out, h)
+		if err != nil {
+			return nil, false, damaged(info.Key, "%v; it is ignored %s after it was written", err, LeaseTTL)
+		}
+		if !seen[h.Token] { // between the writing of a new object and the removal of the old one both are there
+			seen[h.Token] = true
+			out = append(out, h)
+		}
 	}
 	return out, moved, nil
 }
 
-// dead tells whether the holder ran on this very host and boot and has ended.
+// dead tells whether the holder ran on this very host and boot and has ended. It
+// asks by signal 0, as /proc may hide the processes of others.
 func (h Holder) dead() bool {
 	host, err := os.Hostname()
-	if err != nil || h.Host != host || h.Boot == "" || h.Boot != bootID() || h.PID == os.Getpid() {
+	if err != nil || h.Host != host || h.Boot == "" || h.Boot != bootID() || h.PID <= 0 || h.PID == os.Getpid() {
 		return false
 	}
-	_, err = os.Stat(fmt.Sprintf("/proc/%d", h.PID))
-	return errors.Is(err, os.ErrNotExist)
+	p, err := os.FindProcess(h.PID)
+	if err != nil {
+		return false
+	}
+	defer p.Release() // frees what FindProcess took; its error has no consequence
+	return errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone)
 }
 
 // bootID is the kernel's random ID of this boot and the PID namespace; empty
