@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,9 +26,7 @@ backup comes over the replication protocol. Chunks that did not change since the
 backup are not stored again; --full stores everything.
 
 With data checksums on, every page is checked. A bad page is reported by file, block
-and LSN; the backup is completed, is marked, and the exit code is 3.
-
-` + exitHelp,
+and LSN; the backup is completed, is marked, and the exit code is 3.`,
 		Example: `  pileus backup prod
   pileus backup prod --mode stream
   pileus backup prod --json 2>progress.jsonl >backup.json`,
@@ -110,9 +109,7 @@ func (a *app) snapshotCreate() *cobra.Command {
 		Use:   "create [CLUSTER] NAME",
 		Short: "Take a backup now and keep it under a name",
 		Long: `Takes a backup and names it. The name has 1 to 255 letters, digits and hyphens and starts
-with a letter. Nothing is done if the name is used already.
-
-` + exitHelp,
+with a letter. Nothing is done if the name is used already.`,
 		Example: `  pileus snapshot create prod before-migration-21`,
 		Args:    args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -142,7 +139,7 @@ func (a *app) snapshotList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := d.Snapshots(cmd.Context(), first(given))
+			list, err := d.Snapshots(cmd.Context(), strings.ToLower(first(given)))
 			if err != nil {
 				return err
 			}
@@ -169,14 +166,15 @@ func (a *app) snapshotDelete() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := d.Repo.DeleteSnapshot(cmd.Context(), given[0], given[1]); err != nil {
+			cluster := strings.ToLower(given[0])
+			if err := d.Repo.DeleteSnapshot(cmd.Context(), cluster, given[1]); err != nil {
 				if errors.Is(err, repo.ErrNotFound) {
 					return usageError{err}
 				}
 				return err
 			}
-			return a.print(map[string]any{"deleted": given[1], "cluster": given[0], "time": time.Now().UTC()}, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "Deleted snapshot %s of %s. Its space comes back with `pileus prune`.\n", given[1], given[0])
+			return a.print(map[string]any{"deleted": given[1], "cluster": cluster, "time": time.Now().UTC()}, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "Deleted snapshot %s of %s. Its space comes back with `pileus prune`.\n", given[1], cluster)
 				return err
 			})
 		},

@@ -18,9 +18,7 @@ func (a *app) checkCommand() *cobra.Command {
 programs, disk and clocks, and says for everything that is missing what to do about it,
 as the statement or command to run. Without CLUSTER all configured ones are checked.
 
-Exit code 0 only if every cluster is protected.
-
-` + exitHelp,
+Exit code 0 only if every cluster is protected.`,
 		Example: "  pileus check\n  pileus check prod --json",
 		Args:    args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {

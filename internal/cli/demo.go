@@ -21,9 +21,7 @@ that as a new cluster, and compared: every commit that was acknowledged before t
 mistake must be there.
 
 It needs PostgreSQL 13 to 18 on this host, takes under two minutes, and leaves nothing
-behind unless --keep is given. Run as root it drops its privileges.
-
-` + exitHelp,
+behind unless --keep is given. Run as root it drops its privileges.`,
 		Example: "  pileus demo\n  pileus demo --keep --dir /tmp/pileus-demo",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

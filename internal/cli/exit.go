@@ -22,7 +22,7 @@ const (
 	ExitInterrupted = 130 // ended by a signal
 )
 
-// exitHelp is the table every long help ends with.
+// exitHelp is the table that every long help ends with, see complete.
 const exitHelp = `Exit codes:
   0  done                      4  the target cannot be restored; nothing was written
   1  failed                    5  a cluster is not protected

@@ -33,9 +33,7 @@ use it. An existing pileus.yaml is never overwritten.
 
 With --encrypt all content is sealed under a key that lies in the repository, wrapped
 by a passphrase or for age recipients (--recipient). Neither is kept by Pileus: who
-loses them and the host loses the backups. For every-day use the host gets a key file.
-
-` + exitHelp,
+loses them and the host loses the backups. For every-day use the host gets a key file.`,
 		Example: `  pileus init
   pileus init --repository /backup/pileus --cluster prod --connection "host=/var/run/postgresql user=postgres dbname=postgres"
   pileus init --repository s3://archive-backups/prod --s3-region us-west-2 --cluster prod --connection "host=db1 user=pileus dbname=postgres" --password-file /etc/pileus/prod.password

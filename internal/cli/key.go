@@ -83,7 +83,8 @@ is one way in: a passphrase, age recipients, or the key file of a host.`,
 	add.Flags().StringVar(&passFile, "new-passphrase-file", "", "`FILE` that holds a further passphrase")
 	remove := &cobra.Command{
 		Use: "remove NAME", Short: "Close a way into the repository",
-		Long:    "Removes one slot; never the last. Who kept a copy of the unwrapped key or of the repository can still read what it holds.",
+		Long: `Removes one slot; never the last. Who kept a copy of the unwrapped key or of the
+repository can still read what it holds.`,
 		Example: "  pileus key remove old-host", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			d, err := a.open(cmd.Context())

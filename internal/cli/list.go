@@ -15,9 +15,7 @@ func (a *app) listCommand() *cobra.Command {
 		Use:   "list [CLUSTER]",
 		Short: "List backups, snapshots and the moments you can restore to",
 		Long: `Lists what the repository holds: for each cluster its backups and snapshots, and the
-restorable window: the times, in UTC, between which any moment can be restored.
-
-` + exitHelp,
+restorable window: the times, in UTC, between which any moment can be restored.`,
 		Example: "  pileus list\n  pileus list prod --json",
 		Args:    args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -106,9 +104,7 @@ func (a *app) showCommand() *cobra.Command {
 		Use:   "show BACKUP",
 		Short: "Show one backup",
 		Long: `Shows all there is to know of one backup: where it begins and ends, how it was taken, its
-tablespaces, and the damage it found. With --files also every file.
-
-` + exitHelp,
+tablespaces, and the damage it found. With --files also every file.`,
 		Example: "  pileus show 20260307T234500Z-1f3a9c\n  pileus show 20260307T234500Z-1f3a9c --files",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {

@@ -21,9 +21,7 @@ func (a *app) verifyCommand() *cobra.Command {
 hashes, and that the WAL each backup needs is there without a gap. With --read-data
 the content is read back as well: all of it, or a random part.
 
-Exit code 3 if anything is damaged; the report says what, and what it costs.
-
-` + exitHelp,
+Exit code 3 if anything is damaged; the report says what, and what it costs.`,
 		Example: `  pileus verify
   pileus verify prod --read-data all
   pileus verify --read-data 5%`,
@@ -80,9 +78,7 @@ func (a *app) pruneCommand() *cobra.Command {
 		Long: `Removes backups and WAL that are not needed to restore any moment of the last
 ` + "`retention`" + ` days, nor by a snapshot, nor by a backup under way. Packs are removed in two
 steps: one run marks those that nothing names, a run at least --grace later removes
-them if still nothing does.
-
-` + exitHelp,
+them if still nothing does.`,
 		Example: `  pileus prune --dry-run
   pileus prune`,
 		Args: args(cobra.NoArgs),

@@ -43,9 +43,7 @@ With --start it is started, recovered and promoted, checked, and left running.
 
 The source, its archive and its tablespaces are never written to. Settings that would
 harm the source or fail here are neutralised, and listed. A restore that was killed is
-simply run again.
-
-` + exitHelp,
+simply run again.`,
 		Example: `  pileus restore prod --as prod-0307 --data-dir /srv/prod-0307 --to 2026-03-07T23:45:00Z --dry-run
   pileus restore prod --as prod-0307 --data-dir /srv/prod-0307 --to "2h ago" --start
   pileus restore prod --as before-delete --data-dir /srv/bd --to-xid 48151623 --exclusive --start

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,7 @@ type app struct {
 func Run(ctx context.Context, version string, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{version: version, stdin: stdin, stdout: stdout, stderr: stderr}
 	root := a.root()
+	a.json = slices.Contains(args, "--json") // also for an error in the flags before it
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -67,9 +69,7 @@ func (a *app) root() *cobra.Command {
 you name, in a new cluster.
 
 Start with:  pileus init, then pileus wal receive and pileus backup.
-See it work: pileus demo
-
-` + exitHelp,
+See it work: pileus demo`,
 		Example: `  pileus init --cluster prod --connection "host=db1 user=pileus dbname=postgres"
   pileus backup prod
   pileus list
@@ -86,7 +86,29 @@ See it work: pileus demo
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(a.initCommand(), a.checkCommand(), a.backupCommand(), a.walCommand(), a.snapshotCommand(), a.listCommand(),
 		a.showCommand(), a.restoreCommand(), a.verifyCommand(), a.pruneCommand(), a.keyCommand(), a.demoCommand(), a.manCommand(root))
+	complete(root)
 	return root
+}
+
+// complete gives every command what all have in common: the exit codes at the end
+// of its help, and for a group an error for a command that it does not have, which
+// would otherwise print help and succeed.
+func complete(cmd *cobra.Command) {
+	if cmd.Long == "" {
+		cmd.Long = cmd.Short + "."
+	}
+	cmd.Long += "\n\n" + exitHelp
+	for _, sub := range cmd.Commands() {
+		complete(sub)
+	}
+	if cmd.HasSubCommands() {
+		cmd.RunE = func(cmd *cobra.Command, given []string) error {
+			if len(given) > 0 {
+				return usageError{fmt.Errorf("unknown command %q for %q", given[0], cmd.CommandPath())}
+			}
+			return cmd.Help()
+		}
+	}
 }
 
 // args wraps an argument check so that its failure counts as wrong usage.

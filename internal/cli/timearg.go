@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -42,6 +43,9 @@ var leadingDays = regexp.MustCompile(`^(\d+) ?(?:days?|d)`)
 
 // parseAgo reads a duration that may start with whole days.
 func parseAgo(s string) (time.Duration, error) {
+	if s == "" {
+		return 0, errors.New("how long ago?")
+	}
 	var days time.Duration
 	if m := leadingDays.FindStringSubmatch(s); m != nil {
 		n, err := strconv.Atoi(m[1])

@@ -25,7 +25,7 @@ func TestParseTime(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "yesterday", "25:00", "-2h ago", "ago", "2026-13-01T00:00:00Z", "xd ago", "99999999d ago"} {
-		if got, err := parseTime(bad, now); err == nil && bad != "ago" {
+		if got, err := parseTime(bad, now); err == nil {
 			t.Errorf("parseTime(%q) = %s, want an error", bad, stamp(got))
 		}
 	}

@@ -28,15 +28,14 @@ func (a *app) walCommand() *cobra.Command {
 
 func (a *app) walReceive() *cobra.Command {
 	return &cobra.Command{
-		Use: "receive [CLUSTER]",
+		Use:   "receive [CLUSTER]",
+		Short: "Stream write-ahead log into the repository, until stopped",
 		Long: `Streams the cluster's WAL into the repository over a physical replication slot, which
 it creates. The unfinished segment follows at wal.flush_interval. It reconnects by
 itself, follows promotions, and logs to standard error.
 
 With synchronous_standby_names = 'pileus' on the primary, a commit returns only when it
-is durable in the repository.
-
-` + exitHelp,
+is durable in the repository.`,
 		Example: `  pileus wal receive prod
   systemctl enable --now pileus-wal@prod`,
 		Args: args(cobra.MaximumNArgs(1)),
@@ -69,9 +68,7 @@ same file again is fine, another file of the same name is refused.
 
 When more than wal.push_queue_max waits in pg_wal, the segment is given up to save the
 database: ` + "`pileus check`" + ` then says since when the cluster is unprotected, and a new backup
-closes the gap.
-
-` + exitHelp,
+closes the gap.`,
 		Example: `  archive_command = 'pileus --config /etc/pileus/pileus.yaml wal push --cluster prod %p'`,
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {

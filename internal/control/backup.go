@@ -81,7 +81,7 @@ func (d *Deployment) checkSnapshotName(ctx context.Context, cluster, name string
 	return err
 }
 
-// parent is the newest backup that a new one can refer to.
+// parent is the backup that a new one can refer to: the newest.
 func (d *Deployment) parent(ctx context.Context, cluster string, full bool) (*repo.Backup, error) {
 	if full {
 		return nil, nil
@@ -95,7 +95,26 @@ func (d *Deployment) parent(ctx context.Context, cluster string, full bool) (*re
 		}
 		newest = &b
 	}
-	return newest, nil
+	if newest != nil {
+		return newest, nil
+	}
+	return d.origin(ctx, cluster)
+}
+
+// origin is the backup that a restored cluster came from: its first own backup
+// has most chunks in common with it.
+func (d *Deployment) origin(ctx context.Context, cluster string) (*repo.Backup, error) {
+	c, err := d.Repo.Cluster(ctx, cluster)
+	if errors.Is(err, repo.ErrNotFound) || (err == nil && c.Parent == nil) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	b, err := d.Repo.Backup(ctx, c.Parent.Cluster, c.Parent.Backup)
+	if errors.Is(err, repo.ErrNotFound) || errors.Is(err, repo.ErrDamaged) {
+		return nil, nil // pruned, or of no use: then everything is stored
+	}
+	return &b, err
 }
 
 // backupWithWAL runs the backup, beside a receiver of its own if none is at work.

@@ -307,3 +307,35 @@ func TestIdleServer(t *testing.T) {
 		t.Error("the source's timeline changed")
 	}
 }
+
+// TestRestoredClusterIsProtected: a restored cluster gets an archive of its own
+// beside its source's, and its first backup shares with the source's.
+func TestRestoredClusterIsProtected(t *testing.T) {
+	r := newRig(t, pgtest.Newest(t), flavour{})
+	r.receive()
+	r.server.Pgbench("-i", "-q", "-s", "2")
+	r.run("backup", "src")
+	r.caughtUp()
+	before := find(t, filepath.Join(r.dir, "repo", "clusters", "src"), "/wal/")
+	res := r.restore("new", "--latest")
+	edit(t, r.config, func(s string) string {
+		return s + "\n  new:\n    connection: \"" + res.dsn() + "\"\n"
+	})
+	var b struct {
+		Size   int64  `json:"size"`
+		Stored int64  `json:"stored"`
+		Parent string `json:"parent"`
+	}
+	r.runJSON(&b, "backup", "new")
+	if b.Parent == "" || b.Stored > b.Size/20 {
+		t.Errorf("the first backup of the new cluster stored %d of %d bytes, parent %q", b.Stored, b.Size, b.Parent)
+	}
+	if now := find(t, filepath.Join(r.dir, "repo", "clusters", "src"), "/wal/"); len(now) != len(before) {
+		t.Errorf("the source's archive changed: %v", now)
+	}
+	if len(find(t, filepath.Join(r.dir, "repo", "clusters", "new"), "/parts/00000002"))+len(find(t, filepath.Join(r.dir, "repo", "clusters", "new"), "/wal/00000002")) == 0 {
+		t.Error("the new cluster's WAL is not in its own archive, on its own timeline")
+	}
+	res.close(t)
+	r.run("restore", "new", "--as", "newer", "--data-dir", filepath.Join(r.dir, "newer"), "--latest")
+}
