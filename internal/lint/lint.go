@@ -104,6 +104,13 @@ func (f *file) internalPackage() (string, bool) {
 	return name, true
 }
 
+// imports tells whether f imports the package at importPath.
+func (f *file) imports(importPath string) bool {
+	return slices.ContainsFunc(f.syntax.Imports, func(spec *ast.ImportSpec) bool {
+		return spec.Path.Value == `"`+importPath+`"`
+	})
+}
+
 // uses lists the places where f names one of the identifiers of the package at
 // importPath, whatever f calls that package.
 func (f *file) uses(importPath string, identifiers ...string) []*ast.SelectorExpr {
