@@ -16,7 +16,7 @@ func resolveBackup(ctx context.Context, r *repo.Repository, cluster string, wal 
 	if t.Kind == ToSnapshot {
 		s, err := r.Snapshot(ctx, cluster, t.Name)
 		if errors.Is(err, repo.ErrNotFound) {
-			return Resolution{}, fmt.Errorf("cluster %s has no snapshot %s; `pileus list %s` shows those there are: %w", cluster, t.Name, cluster, err)
+			return Resolution{}, fmt.Errorf("%w: cluster %s has no snapshot %s; `pileus list %s` shows those there are", ErrNoBackup, cluster, t.Name, cluster)
 		}
 		if err != nil {
 			return Resolution{}, fmt.Errorf("read snapshot %s: %w", t.Name, err)
@@ -25,7 +25,7 @@ func resolveBackup(ctx context.Context, r *repo.Repository, cluster string, wal 
 	}
 	b, err := r.Backup(ctx, cluster, id)
 	if errors.Is(err, repo.ErrNotFound) {
-		return Resolution{}, fmt.Errorf("cluster %s has no backup %s; `pileus list %s` shows those there are: %w", cluster, id, cluster, err)
+		return Resolution{}, fmt.Errorf("%w: cluster %s has no backup %s; `pileus list %s` shows those there are", ErrNoBackup, cluster, id, cluster)
 	}
 	if err != nil {
 		return Resolution{}, fmt.Errorf("read backup %s: %w", id, err)
