@@ -23,8 +23,13 @@ var layers = []string{
 	"backup",    // takes base backups
 	"archive",   // receives, pushes and fetches WAL
 	"restore",   // resolves a target and brings a cluster there
+	"ledger",    // events, audit and schedule in SQLite
+	"dbserver",  // one server of a managed cluster
 	"control",   // what the verbs have in common
+	"fleet",     // DB clusters, snapshots, instances and groups: what serve keeps
+	"access",    // access keys of the RDS API
 	"rdsapi",    // the wire of the RDS API
+	"service",   // pileus serve
 	"cumulus",   // Cumulus's archive API
 	"terraform", // Terraform's state and plans
 	"recovery",  // the runbook

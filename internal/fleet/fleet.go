@@ -1,0 +1,4 @@
+package fleet
+
+// Fleet is all of it.
+type Fleet struct{}
