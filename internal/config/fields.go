@@ -32,6 +32,7 @@ func newConfig() *Config {
 			PackSize:    16 * mebibyte,
 			Compression: Compression{Algorithm: "zstd", Level: "fastest"},
 		},
+		Defaults: newCluster(),
 		Clusters: map[string]Cluster{},
 	}
 }

@@ -28,6 +28,7 @@ type BackupRequest struct {
 	Full     bool   // store every chunk
 	Label    string // for backup_label
 	Snapshot string // keep it under this name
+	About    []byte // JSON that the snapshot is to carry; nil: none
 }
 
 var snapshotName = regexp.MustCompile(`^[A-Za-z](-?[A-Za-z0-9])*$`)
@@ -59,12 +60,24 @@ func (d *Deployment) Backup(ctx context.Context, q BackupRequest, rep progress.R
 			return nil
 		}
 		return d.Repo.PutSnapshot(ctx, repo.Snapshot{Name: q.Snapshot, Cluster: c.Name, Backup: b.ID, LSN: b.StopLSN,
-			Time: b.Stopped, Created: time.Now().UTC().Truncate(time.Second)})
+			Time: b.Stopped, Created: time.Now().UTC().Truncate(time.Second), About: q.About})
 	})
 	if err != nil {
 		return b, err
 	}
 	return b, archive.ClearLost(d.Config.StateDir, c.Name)
+}
+
+// Keep gives a backup that is there one more snapshot.
+func (d *Deployment) Keep(ctx context.Context, cluster, backup, snapshot string, about []byte) error {
+	return d.Repo.WithLease(ctx, repo.LeaseBackup, cluster+"."+snapshot, []string{backup}, func(ctx context.Context) error {
+		b, err := d.Repo.Backup(ctx, cluster, backup)
+		if err != nil {
+			return err
+		}
+		return d.Repo.PutSnapshot(ctx, repo.Snapshot{Name: snapshot, Cluster: cluster, Backup: b.ID, LSN: b.StopLSN,
+			Time: b.Stopped, Created: time.Now().UTC().Truncate(time.Second), About: about})
+	})
 }
 
 func (d *Deployment) checkSnapshotName(ctx context.Context, cluster, name string) error {
@@ -188,6 +201,26 @@ func (d *Deployment) walArrives(ctx context.Context, c config.Cluster, conn conn
 	defer sql.Close(context.WithoutCancel(ctx))
 	info, err := sql.Info(ctx)
 	return pushes(info), err
+}
+
+// Pushes tells whether the cluster's own archive_command brings its WAL to Pileus.
+func (d *Deployment) Pushes(ctx context.Context, name string) (bool, error) {
+	info, err := d.Ask(ctx, name)
+	return pushes(info), err
+}
+
+// Ask looks at a configured cluster's server.
+func (d *Deployment) Ask(ctx context.Context, name string) (postgres.Info, error) {
+	_, conn, err := d.cluster(name)
+	if err != nil {
+		return postgres.Info{}, err
+	}
+	sql, err := conn.SQL(ctx)
+	if err != nil {
+		return postgres.Info{}, err
+	}
+	defer sql.Close(context.WithoutCancel(ctx))
+	return sql.Info(ctx)
 }
 
 // pushes tells whether the server's own archive_command brings WAL here.

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"time"
@@ -73,6 +74,17 @@ func Open(ctx context.Context, cfg *config.Config, version string, patience time
 		return nil, fmt.Errorf("open the repository at %s: %w", cfg.Repository.URL, err)
 	}
 	return &Deployment{Config: cfg, Repo: r, Version: version}, nil
+}
+
+// With is the same deployment with one more cluster, for who keeps clusters that the
+// configuration does not name. It shares the repository.
+func (d *Deployment) With(c config.Cluster) *Deployment {
+	cfg := *d.Config
+	cfg.Clusters = maps.Clone(cfg.Clusters)
+	cfg.Clusters[c.Name] = c
+	more := *d
+	more.Config = &cfg
+	return &more
 }
 
 func openStore(ctx context.Context, c config.Repository, create bool, patience time.Duration) (store.Store, error) {

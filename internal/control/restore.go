@@ -26,6 +26,7 @@ type RestoreRequest struct {
 	Owner       string
 	BinDir      string
 	Start       bool
+	Hold        bool // with Start: recovered and promoted, and left stopped
 	Port        int
 }
 
@@ -51,7 +52,7 @@ func (d *Deployment) PlanRestore(ctx context.Context, q RestoreRequest, rep prog
 		return restore.Plan{}, err
 	}
 	r := restore.Request{
-		Repo: d.Repo, Source: q.Cluster, NewCluster: strings.ToLower(q.As), DataDir: dir, Target: q.Target, Owner: q.Owner, Start: q.Start,
+		Repo: d.Repo, Source: q.Cluster, NewCluster: strings.ToLower(q.As), DataDir: dir, Target: q.Target, Owner: q.Owner, Start: q.Start, Hold: q.Hold,
 		Port: q.Port, RestoreCommand: command + " %f %p", Env: environment(), Report: rep,
 	}
 	if c, ok := d.Config.Clusters[q.Cluster]; ok && c.BinDir != "" {

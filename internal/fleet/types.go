@@ -79,6 +79,8 @@ type Cluster struct {
 	Pending   *Pending   `json:"pending,omitempty"`
 	Operation *Operation `json:"operation,omitempty"` // under way
 	Problem   string     `json:"problem,omitempty"`   // why it is failed
+	Deleted   time.Time  `json:"deleted,omitzero"`    // of one that is retained
+	Dropped   bool       `json:"dropped,omitempty"`   // deleted, and its automated backups are to go
 	// Password is the SCRAM-SHA-256 verifier of the master user until it is set in the server.
 	Password string `json:"password_verifier,omitempty"`
 
@@ -122,6 +124,7 @@ const (
 	OpStop     OperationKind = "stop"
 	OpDelete   OperationKind = "delete"
 	OpSnapshot OperationKind = "snapshot"
+	OpReboot   OperationKind = "reboot"
 )
 
 // Operation is what a cluster is being brought to, with all that doing it again needs.
@@ -134,6 +137,7 @@ type Operation struct {
 	NewIdentifier string         `json:"new_identifier,omitempty"`
 	FinalSnapshot string         `json:"final_snapshot,omitempty"`
 	RetainBackups bool           `json:"retain_backups,omitempty"`
+	Immediately   bool           `json:"immediately,omitempty"` // carry out what is pending, too
 	Snapshot      string         `json:"snapshot,omitempty"`
 }
 
@@ -144,7 +148,7 @@ type RestoreSource struct {
 	Backup    string    `json:"backup,omitempty"`
 	Time      time.Time `json:"time,omitzero"`
 	LSN       pg.LSN    `json:"lsn,omitzero"`
-	XID       uint32    `json:"xid,omitempty"`
+	XID       uint64    `json:"xid,omitempty"`
 	Exclusive bool      `json:"exclusive,omitempty"` // of XID or LSN
 	Latest    bool      `json:"latest,omitempty"`
 }
@@ -242,6 +246,8 @@ type Parameter struct {
 	Allowed     string
 	Static      bool // applies after a restart
 	Modifiable  bool
+
+	low, high string // of Allowed, of a number
 }
 
 // EngineVersion is a PostgreSQL that is installed here.

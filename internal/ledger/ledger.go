@@ -3,7 +3,10 @@
 // and no cluster.
 package ledger
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Event is something that happened to a resource.
 type Event struct {
@@ -21,4 +24,19 @@ type EventQuery struct {
 	Source     string
 	From, To   time.Time
 	Categories []string
+}
+
+type Ledger struct{}
+
+func (l *Ledger) AddEvent(ctx context.Context, e Event) error                             { return nil }
+func (l *Ledger) Events(ctx context.Context, q EventQuery) ([]Event, error)               { return nil, nil }
+func (l *Ledger) Attempt(ctx context.Context, c, k string, at time.Time, err error) error { return nil }
+func (l *Ledger) LastAttempt(ctx context.Context, c, k string) (Attempt, error) {
+	return Attempt{}, nil
+}
+
+type Attempt struct {
+	At       time.Time
+	Failures int
+	Err      string
 }

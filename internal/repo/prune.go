@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 type PruneOptions struct {
 	Now time.Time
 	// Retention is how far back any moment of a cluster must stay restorable; 0:
-	// nothing of the cluster is removed.
+	// nothing of the cluster is removed; SnapshotsOnly: everything that neither a snapshot
+	// nor a backup under way keeps is.
 	Retention func(cluster string) time.Duration
 	// Grace is how long a pack stays marked before it is removed. It must be
 	// longer than any backup takes whose lease could be lost.
@@ -23,6 +25,10 @@ type PruneOptions struct {
 	DryRun   bool
 	Progress progress.Reporter
 }
+
+// SnapshotsOnly is the retention of a cluster that is gone and of which only the
+// snapshots are to stay.
+const SnapshotsOnly = time.Duration(-1)
 
 // PrunedBackup is a backup that retention does not keep.
 type PrunedBackup struct {
@@ -120,7 +126,7 @@ func (p *pruner) note(format string, args ...any) {
 // cluster decides which backups and which WAL of one cluster go.
 func (p *pruner) cluster(ctx context.Context, c Cluster) error {
 	retention := p.o.Retention(c.Name)
-	if retention <= 0 {
+	if retention == 0 {
 		return nil
 	}
 	var backups []Backup
@@ -133,7 +139,7 @@ func (p *pruner) cluster(ctx context.Context, c Cluster) error {
 		}
 		backups = append(backups, b)
 	}
-	if len(backups) == 0 {
+	if len(backups) == 0 && retention != SnapshotsOnly {
 		return nil
 	}
 	held, err := p.held(ctx, c.Name)
@@ -141,6 +147,9 @@ func (p *pruner) cluster(ctx context.Context, c Cluster) error {
 		return err
 	}
 	anchor := anchorOf(backups, p.o.Now.Add(-retention))
+	if retention == SnapshotsOnly {
+		anchor = len(backups)
+	}
 	if anchor < 0 {
 		return p.wal(ctx, c, backups, backups) // nothing is old enough; WAL from before the first backup is of no use
 	}
@@ -188,7 +197,7 @@ func (p *pruner) held(ctx context.Context, cluster string) (map[string]bool, err
 // wal decides which WAL goes: what lies before every backup of the window, but
 // for what the other kept backups need to become consistent.
 func (p *pruner) wal(ctx context.Context, c Cluster, kept, window []Backup) error {
-	oldest := window[0].StartLSN
+	oldest := pg.LSN(math.MaxUint64)
 	for _, b := range window {
 		oldest = min(oldest, b.StartLSN)
 	}

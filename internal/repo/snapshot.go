@@ -23,6 +23,9 @@ type Snapshot struct {
 	Time    time.Time         `json:"time"`
 	Created time.Time         `json:"created"`
 	Tags    map[string]string `json:"tags,omitempty"`
+	// About is what its maker wants to know again, such as what the cluster was like. The
+	// repository does not look into it.
+	About json.RawMessage `json:"about,omitempty"`
 }
 
 func snapshotKey(cluster, name string) string { return "clusters/" + cluster + "/snapshots/" + name }

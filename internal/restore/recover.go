@@ -20,7 +20,7 @@ const serverLog = "pileus_restore.log"
 
 // recover starts the server so that nobody can reach it, waits until it has
 // replayed to the stop record and promoted, checks where that was, and starts it
-// again with the settings it is to keep.
+// again with the settings it is to keep, unless it is to be held.
 func (r *run) recover(ctx context.Context) (err error) {
 	p := r.plan
 	if err := r.mark(StageRecovering); err != nil {
@@ -67,6 +67,9 @@ func (r *run) recover(ctx context.Context) (err error) {
 	}
 	if err := r.finalSettings(); err != nil {
 		return err
+	}
+	if p.request.Hold {
+		return nil
 	}
 	return r.open(ctx, in)
 }

@@ -28,6 +28,7 @@ type Request struct {
 	Owner   string
 	BinDirs []string // where to look for server programs first
 	Start   bool     // recover, promote, and leave the new cluster running
+	Hold    bool     // with Start: leave it stopped, for who wants to change its settings before anyone can connect
 	Port    int      // 0: the source's without Start, otherwise the first free one from 5432 on
 	Listen  string   // listen_addresses; empty: localhost
 	// SocketDir is the new cluster's unix_socket_directories. Empty: a usual folder that is there.
