@@ -18,6 +18,8 @@ type Config struct {
 	// Workers is how many chunks are worked on at once; 0 means one for each core.
 	// WorkerCount resolves it.
 	Workers int
+	// Serve is what `pileus serve` needs.
+	Serve Serve
 	// Defaults are what a cluster has that says nothing else: the `defaults` section.
 	Defaults Cluster
 	// Clusters are keyed by identifier, in lower case.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,7 +11,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
+
+// addresses lets cmp compare what has no fields of its own to look into.
+var addresses = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 
 // write puts text in a configuration file of its own.
 func write(t *testing.T, text string) string {
@@ -35,6 +40,26 @@ repository:
   compression: {algorithm: none, level: best}
 state_dir: state
 workers: 3
+serve:
+  listen: 0.0.0.0:9443
+  tls_cert_file: tls/cert.pem
+  tls_key_file: tls/key.pem
+  region: eu-central-1
+  account: "012345678901"
+  data_root: /srv/servers
+  ports: 6000-6010
+  owner: pg
+  bin_dirs: /usr/lib/postgresql/17/bin, pg18/bin
+  security_groups:
+    sg-office: 10.1.0.0/16, 192.0.2.7, 2001:db8::/32
+  subnets:
+    subnet-default: 10.1.2.3
+    subnet-b: "::1"
+  backup_window: 23:45-00:15
+  access_keys:
+    AKIDEXAMPLE: {secret_file: akid.secret, role: read-only}
+    ci:
+      secret_file: /run/ci.secret
 clusters: # before defaults, which hold all the same
   Orders:
     connection: postgresql://backup@db1:5433/postgres
@@ -78,6 +103,24 @@ func TestLoadReadsEveryKey(t *testing.T) {
 		},
 		StateDir: filepath.Join(dir, "state"),
 		Workers:  3,
+		Serve: Serve{
+			Listen: "0.0.0.0:9443", TLSCertFile: filepath.Join(dir, "tls/cert.pem"), TLSKeyFile: filepath.Join(dir, "tls/key.pem"),
+			Region: "eu-central-1", Account: "012345678901", DataRoot: "/srv/servers", FirstPort: 6000, LastPort: 6010,
+			Owner: "pg", BinDirs: []string{"/usr/lib/postgresql/17/bin", filepath.Join(dir, "pg18/bin")},
+			SecurityGroups: map[string][]netip.Prefix{
+				"default":   newServe().SecurityGroups["default"],
+				"sg-office": {netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::/32")},
+			},
+			Subnets:      map[string]netip.Addr{"subnet-default": netip.MustParseAddr("10.1.2.3"), "subnet-b": netip.MustParseAddr("::1")},
+			BackupWindow: "23:45-00:15",
+			AccessKeys: map[string]AccessKey{
+				"AKIDEXAMPLE": {SecretFile: filepath.Join(dir, "akid.secret"), Role: RoleReadOnly},
+				"ci":          {SecretFile: "/run/ci.secret", Role: RoleOperator},
+			},
+		},
+		Defaults: Cluster{
+			DataDir: DataDirAuto, Retention: 14 * day, BinDir: "/usr/lib/postgresql/17/bin", Checkpoint: "spread", WAL: wal,
+		},
 		Clusters: map[string]Cluster{
 			"orders": {
 				Name: "orders", Connection: "postgresql://backup@db1:5433/postgres",
@@ -90,7 +133,7 @@ func TestLoadReadsEveryKey(t *testing.T) {
 			},
 		},
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, addresses); diff != "" {
 		t.Errorf("Load: -want +got\n%s", diff)
 	}
 	if got.WorkerCount() != 3 || (&Config{}).WorkerCount() < 1 {
@@ -111,7 +154,7 @@ func TestLoadRefuses(t *testing.T) {
 		"misspelt key":            {"repository:\n  ulr: /r\n", []string{`:2:3: repository.ulr: unknown key; did you mean "url"?`}},
 		"misspelt deep key":       {orders + "    wal: {flush_intervall: 1s}\n", []string{`:5:11: clusters.orders.wal.flush_intervall: unknown key; did you mean "flush_interval"?`}},
 		"key of another section":  {url + "flush_interval: 1s\n", []string{`:2:1: flush_interval: unknown key here; it belongs under "clusters.NAME.wal"`}},
-		"key of nowhere":          {url + "colour: blue\n", []string{":2:1: colour: unknown key; known here: repository, state_dir, workers, defaults, clusters"}},
+		"key of nowhere":          {url + "colour: blue\n", []string{":2:1: colour: unknown key; known here: repository, state_dir, workers, serve, defaults, clusters"}},
 		"connection in defaults":  {url + "defaults:\n  connection: host=h\n", []string{`:3:3: defaults.connection: unknown key here; it belongs under "clusters.NAME"`}},
 		"key twice":               {url + "workers: 1\nworkers: 2\n", []string{":3:1:", "already defined"}},
 		"cluster twice":           {orders + "  ORDERS:\n    connection: host=h\n", []string{":5:3: clusters.ORDERS: is there twice"}},

@@ -121,6 +121,7 @@ func (d *decoder) config(body ast.Node, c *Config) {
 	if c.Repository.S3 != (S3{}) && !strings.HasPrefix(c.Repository.URL, "s3://") && c.Repository.URL != "" {
 		d.faultAt(places["repository"], "repository.s3", "is set, but repository.url is not s3://")
 	}
+	d.serve(places["serve"], &c.Serve)
 	c.Defaults = shared
 	d.clusters(clusters, shared, c)
 }

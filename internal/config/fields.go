@@ -32,6 +32,7 @@ func newConfig() *Config {
 			PackSize:    16 * mebibyte,
 			Compression: Compression{Algorithm: "zstd", Level: "fastest"},
 		},
+		Serve:    newServe(),
 		Defaults: newCluster(),
 		Clusters: map[string]Cluster{},
 	}
@@ -70,6 +71,10 @@ func topFields(c *Config) []field {
 			key: "workers", standard: "0",
 			doc:  "How many chunks are worked on at once; 0 is one for each core. At most 256.",
 			read: readInt(&c.Workers, 0, 256),
+		},
+		{
+			key: "serve", doc: "What `pileus serve` listens on, and what the servers that it runs may use.",
+			fields: serveFields(&c.Serve),
 		},
 	}
 }
@@ -216,7 +221,7 @@ func clusterFields(c *Cluster) []field { return append(ownFields(c), sharedField
 var secretKeys = map[string]string{
 	"password":          "put it in a file of its own and name that as password_file, or use PGPASSFILE",
 	"passphrase":        "put it in a file of its own and name that as passphrase_file, or set PILEUS_PASSPHRASE",
-	"secret":            "set it in the environment",
+	"secret":            "put an access key's in a file of its own and name that as secret_file; set a cloud's in the environment",
 	"token":             "set it in the environment",
 	"access_key":        "set AWS_ACCESS_KEY_ID in the environment, or use a profile or a role",
 	"access_key_id":     "set AWS_ACCESS_KEY_ID in the environment, or use a profile or a role",

@@ -79,5 +79,8 @@ func parse(path, dir string, text []byte) (*Config, error) {
 		}
 		c.StateDir = stateDir
 	}
+	if c.Serve.DataRoot == "" {
+		c.Serve.DataRoot = filepath.Join(c.StateDir, "servers")
+	}
 	return c, nil
 }

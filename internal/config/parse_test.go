@@ -107,6 +107,7 @@ func FuzzLoad(f *testing.F) {
 	for _, seed := range []string{
 		"", "\t", "a", "- a", "a: b: c", "{", "}", "[", "? a", "&a *a", "!!x y", "---\n...\n---", "%YAML 1.2", "a: |\n b", "a: \"\\x", "'",
 		"repository: {url: 1}", "repository:\n  url: [", "clusters:\n  a:\n   - b", "clusters: {a: {wal: {}}}", "\xff\xfe", "a: 0x", "a: .inf", "<<: a", "null: a",
+		"serve: {listen: a, ports: 1-2}", "serve:\n  subnets: {a: }\n  access_keys: {a: {role: }}", "serve: {security_groups: {default: ''}}",
 	} {
 		f.Add(seed)
 	}

@@ -43,7 +43,8 @@ func TestTemplateRoundTrip(t *testing.T) {
 			want := newConfig()
 			want.StateDir = "/state/pileus"
 			test.change(want)
-			if diff := cmp.Diff(want, got); diff != "" {
+			want.Serve.DataRoot = want.StateDir + "/servers"
+			if diff := cmp.Diff(want, got, addresses); diff != "" {
 				t.Errorf("-want +got\n%s\n%s", diff, text)
 			}
 		})
@@ -67,10 +68,11 @@ func TestTemplateShowsTheDefaults(t *testing.T) {
 		}
 		want := newConfig()
 		want.StateDir, want.Repository.URL = "/state/pileus", "/etc/pileus-repository"
+		want.Serve.DataRoot = "/state/pileus/servers"
 		only := newCluster()
 		only.Name, only.Slot, only.Connection = name, defaultSlot(name), got.Clusters[name].Connection
 		want.Clusters[name] = only
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, addresses); diff != "" {
 			t.Errorf("-want +got\n%s\n%s", diff, live)
 		}
 	}
