@@ -8,6 +8,7 @@ import (
 	"pileus/internal/control"
 	"pileus/internal/repo"
 	"pileus/internal/restore"
+	"pileus/internal/service"
 )
 
 // Exit codes.
@@ -48,6 +49,7 @@ func exitCode(err error) int {
 		held   *repo.HeldError
 		format *repo.FormatError
 		conf   *control.ConfigError
+		busy   *service.BusyError
 	)
 	switch {
 	case err == nil:
@@ -58,7 +60,7 @@ func exitCode(err error) int {
 		return ExitUsage
 	case errors.As(err, &usage), errors.As(err, &conf), errors.Is(err, restore.ErrNotEmpty), errors.Is(err, restore.ErrIdentifier), errors.Is(err, restore.ErrTablespace):
 		return ExitUsage
-	case errors.As(err, &held):
+	case errors.As(err, &held), errors.As(err, &busy):
 		return ExitBusy
 	case refused(err):
 		return ExitRefused

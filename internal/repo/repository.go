@@ -166,3 +166,15 @@ func randomHex(n int) string {
 	rand.Read(b) // crypto/rand.Read never fails
 	return fmt.Sprintf("%x", b)
 }
+
+// StoredBytes is the size of all objects in the repository. It lists them all.
+func (r *Repository) StoredBytes(ctx context.Context) (int64, error) {
+	var sum int64
+	for info, err := range r.store.List(ctx, "") {
+		if err != nil {
+			return 0, fmt.Errorf("add up the repository's objects: %w", err)
+		}
+		sum += info.Size
+	}
+	return sum, nil
+}
