@@ -123,11 +123,11 @@ func passphrase(c config.Repository) (string, error) {
 	if p := os.Getenv(PassphraseVariable); p != "" {
 		return p, nil
 	}
-	return readSecret(c.PassphraseFile)
+	return ReadSecret(c.PassphraseFile)
 }
 
-// readSecret reads a file that holds one secret and at most one newline after it.
-func readSecret(path string) (string, error) {
+// ReadSecret reads a file that holds one secret and at most one newline after it.
+func ReadSecret(path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
@@ -149,7 +149,7 @@ type connector struct {
 }
 
 func newConnector(c config.Cluster) (connector, error) {
-	password, err := readSecret(c.PasswordFile)
+	password, err := ReadSecret(c.PasswordFile)
 	return connector{dsn: c.Connection, password: password}, err
 }
 

@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"pileus/internal/access"
 	"pileus/internal/config"
 	"pileus/internal/control"
 	"pileus/internal/fleet"
@@ -61,7 +60,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if notice != "" {
 		o.Log.Warn(notice)
 	}
-	keys, err := access.Open(KeysPath(cfg), cfg.Serve.AccessKeys)
+	keys, err := OpenKeys(cfg)
 	if err != nil {
 		return err
 	}
@@ -81,9 +80,6 @@ func Run(ctx context.Context, o Options) (err error) {
 	api := rdsapi.New(rdsapi.Options{Fleet: f, Keys: keys, Ledger: book, Region: cfg.Serve.Region, Account: cfg.Serve.Account, Log: o.Log})
 	return s.run(ctx, dir, api)
 }
-
-// KeysPath is the file of access keys made by `pileus key create`.
-func KeysPath(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "access-keys.json") }
 
 // account is whose the servers are: this process's own, or where that is root the configured one.
 func account(c config.Serve) (*postgres.Owner, error) {
@@ -162,10 +158,10 @@ func (s *service) listen() (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s (serve.listen): %w", c.Listen, err)
 	}
-	if c.CertFile == "" {
+	if c.TLSCertFile == "" {
 		return l, nil
 	}
-	cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	cert, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile)
 	if err != nil {
 		l.Close()
 		return nil, fmt.Errorf("load the certificate of serve.tls_cert_file: %w", err)
