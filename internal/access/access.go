@@ -9,7 +9,6 @@ package access
 import (
 	"crypto/rand"
 	"encoding/base32"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +19,10 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"pileus/internal/config"
 )
 
 // Role is what a key may do.
@@ -27,8 +30,8 @@ type Role string
 
 // The roles.
 const (
-	Operator Role = "operator"  // everything
-	ReadOnly Role = "read-only" // describe and list
+	Operator Role = config.RoleOperator // everything
+	ReadOnly Role = config.RoleReadOnly // describe and list
 )
 
 // ParseRole reads a role's name.
@@ -48,10 +51,26 @@ type Key struct {
 	Created time.Time `json:"created,omitzero"`
 }
 
+// String leaves the secret out, so that no log holds it.
+func (k Key) String() string { return fmt.Sprintf("access key %s (%s)", k.ID, k.Role) }
+
+// Random bytes, in base32: 16 characters of an ID behind its prefix, 40 of a secret. Base32
+// has no character that a shell or a flag would take for its own.
+const (
+	idPrefix    = "PILE"
+	idBytes     = 10
+	secretBytes = 25
+)
+
+// maxName bounds the name of a key, in characters.
+const maxName = 100
+
 // Errors that callers tell apart.
 var (
+	// ErrExposed: a file with secrets can be read by others than its owner.
+	ErrExposed    = errors.New("the file can be read by others than its owner")
 	ErrUnknown    = errors.New("there is no such access key")
-	ErrConfigured = errors.New("the access key is in pileus.yaml: remove it there")
+	ErrConfigured = errors.New("the access key is one of serve.access_keys in pileus.yaml; remove it there")
 )
 
 // Keys finds keys. It may be used concurrently, and sees what another process changes in the file.
@@ -64,15 +83,24 @@ type Keys struct {
 	seen   fs.FileInfo
 }
 
-// Open reads the file of made keys, which need not be there yet, beside the configured ones.
-func Open(path string, configured []Key) (*Keys, error) {
+// Open reads the file of made keys, which need not be there yet, and the secrets of the
+// configured ones, which are read this once. An error wraps ErrExposed if a file can be
+// read by others.
+func Open(path string, configured map[string]config.AccessKey) (*Keys, error) {
 	k := &Keys{path: path, configured: map[string]Key{}}
-	for _, c := range configured {
-		k.configured[c.ID] = c
+	for id, c := range configured {
+		secret, err := readSecret(c.SecretFile)
+		if err != nil {
+			return nil, fmt.Errorf("secret of access key %s (serve.access_keys): %w", id, err)
+		}
+		k.configured[id] = Key{ID: id, Secret: secret, Role: Role(c.Role)}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k, k.refresh()
+	if err := k.refresh(); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // refresh reads the file again if it changed. The caller holds mu.
@@ -88,16 +116,19 @@ func (k *Keys) refresh() error {
 	if k.seen != nil && os.SameFile(info, k.seen) && info.ModTime().Equal(k.seen.ModTime()) && info.Size() == k.seen.Size() {
 		return nil
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("the access keys in %s can be read by others (mode %04o): do chmod 600 %s, and make new keys", k.path, info.Mode().Perm(), k.path)
-	}
-	text, err := os.ReadFile(k.path)
+	text, info, err := readPrivate(k.path)
 	if err != nil {
 		return fmt.Errorf("read the access keys: %w", err)
 	}
 	var stored []Key
 	if err := json.Unmarshal(text, &stored); err != nil {
-		return fmt.Errorf("the access keys in %s are damaged: %w", k.path, err)
+		return fmt.Errorf("the access keys in %s are damaged: %w; put the file right, or move it away and make new keys", k.path, err)
+	}
+	for _, s := range stored {
+		// With an empty secret anybody could sign.
+		if _, err := ParseRole(string(s.Role)); err != nil || s.ID == "" || s.Secret == "" {
+			return fmt.Errorf("the access keys in %s are damaged: %q lacks its ID, secret or role; remove it from the file", k.path, s.ID)
+		}
 	}
 	k.stored, k.seen = stored, info
 	return nil
@@ -139,20 +170,41 @@ func (k *Keys) List() ([]Key, error) {
 	return out, nil
 }
 
-// Create makes a key. Its secret is nowhere but in the answer and in the file.
+// Create makes a key; name is for people, at most 100 characters, and may be empty. Its secret
+// is nowhere but in the answer and in the file.
 func (k *Keys) Create(role Role, name string, now time.Time) (Key, error) {
-	id, secret := make([]byte, 10), make([]byte, 30)
+	if _, err := ParseRole(string(role)); err != nil {
+		return Key{}, err
+	}
+	if err := ValidateName(name); err != nil {
+		return Key{}, err
+	}
+	id, secret := make([]byte, idBytes), make([]byte, secretBytes)
 	rand.Read(id)
 	rand.Read(secret)
-	key := Key{ID: "PILE" + base32.StdEncoding.EncodeToString(id), Secret: base64.RawURLEncoding.EncodeToString(secret), Role: role, Name: name, Created: now.UTC().Truncate(time.Second)}
-	err := k.change(func(all []Key) ([]Key, error) { return append(all, key), nil })
-	return key, err
+	key := Key{
+		ID: idPrefix + base32.StdEncoding.EncodeToString(id), Secret: base32.StdEncoding.EncodeToString(secret),
+		Role: role, Name: name, Created: now.UTC().Truncate(time.Second),
+	}
+	if err := k.change(func(all []Key) ([]Key, error) { return append(all, key), nil }); err != nil {
+		return Key{}, err
+	}
+	return key, nil
+}
+
+// ValidateName checks the name of a key.
+func ValidateName(name string) error {
+	unprintable := func(r rune) bool { return !unicode.IsPrint(r) }
+	if !utf8.ValidString(name) || utf8.RuneCountInString(name) > maxName || strings.ContainsFunc(name, unprintable) {
+		return fmt.Errorf("the name of an access key has at most %d printable characters; %q is none", maxName, name)
+	}
+	return nil
 }
 
 // Remove removes a made key. Errors: ErrUnknown, ErrConfigured.
 func (k *Keys) Remove(id string) error {
 	if _, ok := k.configured[id]; ok {
-		return ErrConfigured
+		return fmt.Errorf("%w: %s", ErrConfigured, id)
 	}
 	return k.change(func(all []Key) ([]Key, error) {
 		left := slices.DeleteFunc(slices.Clone(all), func(s Key) bool { return s.ID == id })
@@ -170,7 +222,7 @@ func (k *Keys) change(do func([]Key) ([]Key, error)) error {
 	if err := os.MkdirAll(filepath.Dir(k.path), 0o700); err != nil {
 		return fmt.Errorf("save the access keys: %w", err)
 	}
-	unlock, err := lock(k.path + ".lock")
+	unlock, err := lock(filepath.Dir(k.path))
 	if err != nil {
 		return err
 	}
@@ -186,31 +238,8 @@ func (k *Keys) change(do func([]Key) ([]Key, error)) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(k.path, append(text, '\n')); err != nil {
+	if err := replacePrivate(k.path, append(text, '\n')); err != nil {
 		return fmt.Errorf("save the access keys: %w", err)
 	}
 	return k.refresh()
-}
-
-func replace(path string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".keys-") // readable by its owner only
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone already if all went well
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -2,19 +2,38 @@ package access_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"pileus/internal/access"
+	"pileus/internal/config"
 )
+
+// secretFile puts text in a file of its own.
+func secretFile(t *testing.T, text string, mode os.FileMode) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
 
 func TestKeys(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state", "keys.json")
 	configured := access.Key{ID: "PILECONFIGURED", Secret: "s", Role: access.ReadOnly}
-	k, err := access.Open(path, []access.Key{configured})
+	k, err := access.Open(path, map[string]config.AccessKey{
+		configured.ID: {SecretFile: secretFile(t, "s\n", 0o600), Role: config.RoleReadOnly},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,8 +91,8 @@ func TestKeysThatOthersCanReadAreRefused(t *testing.T) {
 	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := access.Open(path, nil); err == nil {
-		t.Error("opened")
+	if _, err := access.Open(path, nil); !errors.Is(err, access.ErrExposed) {
+		t.Errorf("a file that others can read: %v", err)
 	}
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
@@ -111,5 +130,77 @@ func TestConcurrentCreation(t *testing.T) {
 	}
 	if all, err := k.List(); err != nil || len(all) != 5 {
 		t.Errorf("%d keys, %v", len(all), err)
+	}
+}
+
+// TestOpenRefusesSecrets: a key whose secret is missing or known to others must not work.
+func TestOpenRefusesSecrets(t *testing.T) {
+	for name, file := range map[string]string{
+		"exposed":   secretFile(t, "s", 0o640),
+		"empty":     secretFile(t, "\n", 0o600),
+		"two lines": secretFile(t, "s\nt\n", 0o600),
+		"absent":    filepath.Join(t.TempDir(), "absent"),
+		"a folder":  t.TempDir(),
+	} {
+		configured := map[string]config.AccessKey{"AKID": {SecretFile: file, Role: config.RoleOperator}}
+		_, err := access.Open(filepath.Join(t.TempDir(), "keys.json"), configured)
+		if err == nil || !strings.Contains(err.Error(), "AKID") || errors.Is(err, access.ErrExposed) != (name == "exposed") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, stored := range []string{
+		`[{"id":"PILEX","role":"operator"}]`,
+		`[{"id":"PILEX","secret":"s","role":"admin"}]`,
+		`[{"secret":"s","role":"operator"}]`,
+	} {
+		if _, err := access.Open(secretFile(t, stored, 0o600), nil); err == nil {
+			t.Errorf("%s is accepted", stored)
+		}
+	}
+}
+
+func TestCreateRefuses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	k, err := access.Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []struct{ role, name string }{{"admin", ""}, {"", ""}, {"operator", "a\nb"}, {"operator", strings.Repeat("x", 101)}} {
+		if key, err := k.Create(access.Role(bad.role), bad.name, time.Now()); err == nil || key != (access.Key{}) {
+			t.Errorf("%+v is accepted", bad)
+		}
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a refused key left a file: %v", err)
+	}
+}
+
+// TestOwner: a key that root makes belongs to whose folder it is in.
+func TestOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return // only root can give files away, so there is nothing to get wrong
+	}
+	dir := t.TempDir()
+	if err := os.Chown(dir, 4711, 4712); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "keys.json")
+	k, err := access.Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Create(access.Operator, "", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	var stat syscall.Stat_t
+	if err := syscall.Stat(path, &stat); err != nil || stat.Uid != 4711 || stat.Gid != 4712 {
+		t.Errorf("it belongs to %d:%d, %v", stat.Uid, stat.Gid, err)
+	}
+}
+
+func TestSecretsAreNotPrinted(t *testing.T) {
+	k := access.Key{ID: "PILEX", Secret: "hunter2", Role: access.Operator}
+	if text := fmt.Sprintf("%v %+v %s", k, k, k); strings.Contains(text, "hunter2") {
+		t.Error(text)
 	}
 }

@@ -123,11 +123,11 @@ func passphrase(c config.Repository) (string, error) {
 	if p := os.Getenv(PassphraseVariable); p != "" {
 		return p, nil
 	}
-	return ReadSecret(c.PassphraseFile)
+	return readSecret(c.PassphraseFile)
 }
 
-// ReadSecret reads a file that holds one secret and at most one newline after it.
-func ReadSecret(path string) (string, error) {
+// readSecret reads a file that holds one secret and at most one newline after it.
+func readSecret(path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
@@ -149,7 +149,7 @@ type connector struct {
 }
 
 func newConnector(c config.Cluster) (connector, error) {
-	password, err := ReadSecret(c.PasswordFile)
+	password, err := readSecret(c.PasswordFile)
 	return connector{dsn: c.Connection, password: password}, err
 }
 
