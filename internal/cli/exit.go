@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"pileus/internal/access"
 	"pileus/internal/archive"
 	"pileus/internal/control"
 	"pileus/internal/repo"
@@ -59,6 +60,8 @@ func exitCode(err error) int {
 	case errors.Is(err, repo.ErrNoRepository), errors.Is(err, repo.ErrLocked), errors.Is(err, repo.ErrWrongKey), errors.As(err, &format):
 		return ExitUsage
 	case errors.As(err, &usage), errors.As(err, &conf), errors.Is(err, restore.ErrNotEmpty), errors.Is(err, restore.ErrIdentifier), errors.Is(err, restore.ErrTablespace):
+		return ExitUsage
+	case errors.Is(err, access.ErrUnknown), errors.Is(err, access.ErrConfigured), errors.Is(err, access.ErrExposed):
 		return ExitUsage
 	case errors.As(err, &held), errors.As(err, &busy):
 		return ExitBusy

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"pileus/internal/access"
 	"pileus/internal/archive"
 	"pileus/internal/control"
 	"pileus/internal/repo"
@@ -30,6 +31,9 @@ func TestExitCodes(t *testing.T) {
 		{restore.ErrNotEmpty, ExitUsage},
 		{restore.ErrIdentifier, ExitUsage},
 		{restore.ErrTablespace, ExitUsage},
+		{access.ErrUnknown, ExitUsage},
+		{access.ErrConfigured, ExitUsage},
+		{access.ErrExposed, ExitUsage},
 		{codeError(ExitDamage), ExitDamage},
 		{&restore.WindowError{}, ExitRefused},
 		{&restore.GapError{}, ExitRefused},

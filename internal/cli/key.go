@@ -14,12 +14,17 @@ import (
 func (a *app) keyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "key",
-		Short: "Manage what opens an encrypted repository",
+		Short: "Manage the keys of the repository and of the RDS API",
 		Long: `The key of an encrypted repository lies in the repository, wrapped once per slot. Each slot
-is one way in: a passphrase, age recipients, or the key file of a host.`,
+is one way in: a passphrase, age recipients, or the key file of a host. list, add and remove
+are about these.
+
+Clients of the RDS API, which ` + "`pileus serve`" + ` answers, sign with access keys. create, access-list
+and access-remove are about those.`,
 		Example: `  pileus key list
   pileus key add offsite --recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p
-  pileus key remove old-host`,
+  pileus key remove old-host
+  pileus key create --name laptop`,
 	}
 	list := &cobra.Command{
 		Use: "list", Short: "List the ways into the repository", Example: "  pileus key list", Args: args(cobra.NoArgs),
@@ -101,5 +106,6 @@ repository can still read what it holds.`,
 		},
 	}
 	cmd.AddCommand(list, add, remove)
+	cmd.AddCommand(a.accessKeyCommands()...)
 	return cmd
 }
