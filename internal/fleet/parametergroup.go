@@ -128,34 +128,34 @@ func familyMajor(family string) int {
 
 // ModifyParameterGroup sets parameters. Dynamic ones reach the servers of the group's clusters at
 // once, static ones with their next restart.
-func (f *Fleet) ModifyParameterGroup(ctx context.Context, name string, values map[string]string, immediate bool) error {
+func (f *Fleet) ModifyParameterGroup(ctx context.Context, name string, changes []ParameterChange) error {
 	known, err := f.Parameters(ctx, name, "")
 	if err != nil {
 		return err
 	}
-	for n, v := range values {
-		if err := checkParameter(known, n, v, immediate); err != nil {
+	for _, c := range changes {
+		if err := checkParameter(known, c); err != nil {
 			return err
 		}
 	}
 	return f.changeGroup(name, func(g *ParameterGroup) {
-		for n, v := range values {
-			g.Parameters[strings.ToLower(n)] = v
+		for _, c := range changes {
+			g.Parameters[strings.ToLower(c.Name)] = c.Value
 		}
 	})
 }
 
-func checkParameter(known []Parameter, name, value string, immediate bool) error {
-	i := slices.IndexFunc(known, func(p Parameter) bool { return strings.EqualFold(p.Name, name) })
+func checkParameter(known []Parameter, c ParameterChange) error {
+	i := slices.IndexFunc(known, func(p Parameter) bool { return strings.EqualFold(p.Name, c.Name) })
 	switch {
 	case i < 0:
-		return fault(CodeInvalidParameter, "Could not find parameter with name: %s", name)
+		return fault(CodeInvalidParameter, "Could not find parameter with name: %s", c.Name)
 	case !known[i].Modifiable:
-		return fault(CodeInvalidParameter, "The parameter %s cannot be modified: Pileus sets it.", name)
-	case known[i].Static && immediate:
-		return fault(CodeInvalidCombination, "cannot use immediate apply method for static parameter %s: use pending-reboot.", name)
+		return fault(CodeInvalidParameter, "The parameter %s cannot be modified: Pileus sets it.", c.Name)
+	case known[i].Static && c.Immediate:
+		return fault(CodeInvalidCombination, "cannot use immediate apply method for static parameter %s: use pending-reboot.", c.Name)
 	}
-	return known[i].check(value)
+	return known[i].check(c.Value)
 }
 
 // ResetParameterGroup gives parameters their defaults back.

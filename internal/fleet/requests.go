@@ -139,3 +139,10 @@ type ModifyInstance struct {
 	Monitoring    *int
 	Insights      *bool
 }
+
+// ParameterChange sets one parameter of a group.
+type ParameterChange struct {
+	Name      string
+	Value     string
+	Immediate bool // it is to apply without a restart; refused of a static one
+}

@@ -181,22 +181,21 @@ func named(p *params, err error) (any, error) {
 
 func (a *API) modifyParameterGroup(ctx context.Context, p *params) (any, error) {
 	p.need("DBClusterParameterGroupName")
-	values, immediate := p.parameters("Parameters")
-	if len(values) == 0 {
+	changes := p.parameters("Parameters")
+	if len(changes) == 0 {
 		p.need("Parameters")
 	}
 	if p.fault != nil {
 		return nil, p.fault
 	}
-	return named(p, a.o.Fleet.ModifyParameterGroup(ctx, p.text("DBClusterParameterGroupName"), values, immediate))
+	return named(p, a.o.Fleet.ModifyParameterGroup(ctx, p.text("DBClusterParameterGroupName"), changes))
 }
 
 func (a *API) resetParameterGroup(ctx context.Context, p *params) (any, error) {
 	p.need("DBClusterParameterGroupName")
-	values, _ := p.parameters("Parameters")
 	var names []string
-	for n := range values {
-		names = append(names, n)
+	for _, c := range p.parameters("Parameters") {
+		names = append(names, c.Name)
 	}
 	all := p.bool("ResetAllParameters")
 	if p.fault != nil {

@@ -134,14 +134,14 @@ func (p *params) tags(name string) []fleet.Tag {
 	return out
 }
 
-// parameters are those of a parameter group, by name; immediate tells whether one is to apply at once.
-func (p *params) parameters(name string) (values map[string]string, immediate bool) {
-	values = map[string]string{}
+// parameters are those of a parameter group.
+func (p *params) parameters(name string) []fleet.ParameterChange {
+	var out []fleet.ParameterChange
 	for _, prefix := range p.indexes(name) {
-		values[p.form.Get(prefix+".ParameterName")] = p.form.Get(prefix + ".ParameterValue")
-		immediate = immediate || p.form.Get(prefix+".ApplyMethod") == "immediate"
+		out = append(out, fleet.ParameterChange{Name: p.form.Get(prefix + ".ParameterName"), Value: p.form.Get(prefix + ".ParameterValue"),
+			Immediate: p.form.Get(prefix+".ApplyMethod") == "immediate"})
 	}
-	return values, immediate
+	return out
 }
 
 // settings are what create, restore and modify have in common.
