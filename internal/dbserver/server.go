@@ -21,7 +21,9 @@ import (
 const Admin = "pileus_admin"
 
 const (
-	markerName = "pileus-server"
+	markerName  = "pileus-server"
+	freshSuffix = ".new"      // of a folder that is being made
+	goneSuffix  = ".removing" // of one that is being removed
 	// maxSocketPath is what the kernel takes for a socket's path, in bytes, and
 	// socketName the longest name of one.
 	maxSocketPath = 107
@@ -123,11 +125,19 @@ func (s *Server) Prepare(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(s.dir), 0o711); err != nil {
 		return fmt.Errorf("prepare the server's folder: %w", err)
 	}
-	if err := s.makeDir(s.dir); err != nil {
+	// The folder appears with its marker in it, so that what a kill leaves is known as ours.
+	fresh := s.dir + freshSuffix
+	if err := os.RemoveAll(fresh); err != nil {
+		return fmt.Errorf("prepare the server's folder: %w", err)
+	}
+	if err := s.makeDir(fresh); err != nil {
 		return err
 	}
-	if err := s.write(filepath.Join(s.dir, markerName), "A server of `pileus serve`. Delete it with `aws rds delete-db-cluster`, never by hand.\n"); err != nil {
+	if err := s.write(filepath.Join(fresh, markerName), "A server of `pileus serve`. Delete it with `aws rds delete-db-cluster`, never by hand.\n"); err != nil {
 		return err
+	}
+	if err := os.Rename(fresh, s.dir); err != nil {
+		return fmt.Errorf("prepare the server's folder: %w", err)
 	}
 	for _, dir := range []string{s.confDir(), s.LogDir(), filepath.Join(s.dir, "tblspc")} {
 		if err := s.makeDir(dir); err != nil {
@@ -246,11 +256,27 @@ func (s *Server) Promote(ctx context.Context) error { return s.instance().Promot
 
 // Remove stops the server and removes its folder. A folder that Pileus did not make is refused.
 func (s *Server) Remove(ctx context.Context) error {
-	if _, err := os.Lstat(s.dir); errors.Is(err, fs.ErrNotExist) {
-		return nil
+	gone := s.dir + goneSuffix
+	if _, err := os.Lstat(s.dir); err == nil {
+		if err := s.setAside(ctx, gone); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
+	for _, dir := range []string{gone, s.socketDir()} {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove the server's folder: %w", err)
+		}
+	}
+	return nil
+}
+
+// setAside stops the server and gives its folder the name of one that is being removed: what still
+// runs there then finds nothing at the old place, and a new server can begin there.
+func (s *Server) setAside(ctx context.Context, gone string) error {
 	if _, err := os.Lstat(filepath.Join(s.dir, markerName)); err != nil {
-		if err := os.Remove(s.dir); err == nil || errors.Is(err, fs.ErrNotExist) {
+		if os.Remove(s.dir) == nil {
 			return nil // an empty one is no loss
 		}
 		return fmt.Errorf("the folder %s was not made by Pileus and is not removed: move it away", s.dir)
@@ -258,20 +284,8 @@ func (s *Server) Remove(ctx context.Context) error {
 	if err := s.instance().Stop(ctx, postgres.StopImmediate); err != nil {
 		return fmt.Errorf("stop the server on %s: %w", s.DataDir(), err)
 	}
-	// The marker goes last, so that what a kill leaves is still known as ours.
-	entries, err := os.ReadDir(s.dir)
-	if err != nil {
-		return err
+	if err := os.RemoveAll(gone); err != nil {
+		return fmt.Errorf("remove the server's folder: %w", err)
 	}
-	for _, e := range entries {
-		if e.Name() != markerName {
-			if err := os.RemoveAll(filepath.Join(s.dir, e.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	if err := os.RemoveAll(s.socketDir()); err != nil {
-		return err
-	}
-	return os.RemoveAll(s.dir)
+	return os.Rename(s.dir, gone)
 }

@@ -173,7 +173,7 @@ func (in *Instance) run(ctx context.Context, program string, args ...string) ([]
 	// On cancellation initdb gets the chance to end its own children.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
-	if err := cmd.Run(); err != nil {
+	if err := runBound(cmd); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}

@@ -1,7 +1,9 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -23,9 +25,15 @@ func (in *Instance) SingleUser(ctx context.Context, database, sql string) error 
 		return err
 	}
 	cmd.Stdin = strings.NewReader(strings.ReplaceAll(sql, ";\n", ";\n\n"))
-	out, err := cmd.CombinedOutput()
-	if err != nil || strings.Contains(string(out), "ERROR: ") || strings.Contains(string(out), "FATAL: ") {
-		return fmt.Errorf("single-user mode on %s: %v: %s", in.DataDir, err, strings.TrimSpace(string(out)))
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err = runBound(cmd)
+	said := out.String()
+	if err == nil && (strings.Contains(said, "ERROR: ") || strings.Contains(said, "FATAL: ")) {
+		err = errors.New("it did not do it")
+	}
+	if err != nil {
+		return fmt.Errorf("single-user mode on %s: %w: %s", in.DataDir, err, strings.TrimSpace(said))
 	}
 	return nil
 }
