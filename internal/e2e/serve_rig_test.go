@@ -184,7 +184,12 @@ func (p *plane) create(id string) types.DBCluster {
 // sql connects to a managed cluster as its master user.
 func (p *plane) sql(c types.DBCluster) *pgx.Conn {
 	p.t.Helper()
-	conn, err := pgx.Connect(p.t.Context(), fmt.Sprintf("host=%s port=%d user=boss password=%s dbname=cumulus sslmode=require", *c.Endpoint, *c.Port, masterPassword))
+	return p.connect(c, masterPassword, "cumulus")
+}
+
+func (p *plane) connect(c types.DBCluster, password, database string) *pgx.Conn {
+	p.t.Helper()
+	conn, err := pgx.Connect(p.t.Context(), fmt.Sprintf("host=%s port=%d user=boss password=%s dbname=%s sslmode=require", *c.Endpoint, *c.Port, password, database))
 	if err != nil {
 		p.t.Fatal(err)
 	}
