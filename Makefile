@@ -15,7 +15,8 @@ DESTDIR ?=
 
 # The packages where goroutines meet; `make test` runs these with the race detector.
 RACE ?= ./internal/store/... ./internal/repo/... ./internal/postgres/... ./internal/wal/... \
-	./internal/backup/... ./internal/archive/... ./internal/restore/... ./internal/control/...
+	./internal/backup/... ./internal/archive/... ./internal/restore/... ./internal/control/... \
+	./internal/ledger/... ./internal/access/... ./internal/dbserver/... ./internal/fleet/... ./internal/rdsapi/... ./internal/service/...
 
 .PHONY: help
 help: ## this list
@@ -71,11 +72,13 @@ man: build ## the manual pages, in bin/man/man1
 	bin/pileus man bin/man/man1
 
 .PHONY: install
-install: man ## program, manual pages and systemd unit below PREFIX (/usr/local)
+install: man ## program, manual pages and systemd units below PREFIX (/usr/local)
 	install -D -m 0755 bin/pileus '$(DESTDIR)$(PREFIX)/bin/pileus'
 	install -d '$(DESTDIR)$(PREFIX)/share/man/man1' '$(DESTDIR)$(PREFIX)/lib/systemd/system'
 	install -m 0644 bin/man/man1/*.1 '$(DESTDIR)$(PREFIX)/share/man/man1/'
-	sed 's|/usr/local/bin/|$(PREFIX)/bin/|g' packaging/pileus-wal@.service >'$(DESTDIR)$(PREFIX)/lib/systemd/system/pileus-wal@.service'
+	for unit in pileus-wal@.service pileus.service; do \
+		sed 's|/usr/local/bin/|$(PREFIX)/bin/|g' packaging/$$unit >'$(DESTDIR)$(PREFIX)/lib/systemd/system/'$$unit; \
+	done
 
 .PHONY: clean
 clean: ## what was built here; the tools stay

@@ -103,6 +103,7 @@ install_system() {
   install_debian_postgres
   # gcc and the C library's headers are for the race detector only; the product is built without C.
   apt_install ca-certificates gcc git libc6-dev make shellcheck util-linux zstd
+  command -v aws >/dev/null || apt_install awscli # any version does
   install_npm
   install_go
 }
@@ -229,6 +230,11 @@ report() {
       failed=1
     fi
   done
+  if command -v aws >/dev/null; then
+    printf '%-14s %-28s %s\n' aws "$(aws --version 2>/dev/null | cut -d' ' -f1 | cut -d/ -f2)" "$(command -v aws)"
+  else
+    printf '%-14s %-28s %s\n' aws absent -
+  fi
   while read -r program path version; do
     program_path=$tools/bin/$program
     go_ready "$program" "$version" || { version=absent program_path=-; }
