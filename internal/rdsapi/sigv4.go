@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -145,9 +146,12 @@ func canonical(r *http.Request, headers []string, bodyHash string) string {
 	b.WriteString(r.Method + "\n" + path + "\n" + canonicalQuery(r.URL.Query()) + "\n")
 	for _, name := range headers {
 		var values []string
-		if name == "host" {
+		switch name { // net/http keeps these two elsewhere
+		case "host":
 			values = []string{r.Host}
-		} else {
+		case "content-length":
+			values = []string{strconv.FormatInt(r.ContentLength, 10)}
+		default:
 			values = r.Header.Values(name)
 		}
 		trimmed := make([]string, len(values))
