@@ -58,7 +58,9 @@ func TestServeAWSCLI(t *testing.T) {
 	pgtest.WaitFor(t, "some rows", func() bool { return p.server.Query("SELECT count(*) > 50 FROM public.t") == "t" })
 	before := p.server.Query("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')")
 	expected := p.server.Query("SELECT count(*) FROM public.t WHERE at <= '" + before + "'::timestamptz")
-	pgtest.WaitFor(t, "more rows", func() bool { return p.server.Query("SELECT count(*) > 20 FROM public.t WHERE at > '"+before+"'::timestamptz") == "t" })
+	pgtest.WaitFor(t, "more rows", func() bool {
+		return p.server.Query("SELECT count(*) > 20 FROM public.t WHERE at > '"+before+"'::timestamptz") == "t"
+	})
 	p.server.Exec("DELETE FROM public.t WHERE x <= 10")
 	moment, err := time.Parse(time.RFC3339Nano, before)
 	if err != nil {
