@@ -188,6 +188,16 @@ func Covered(ctx context.Context, r *repo.Repository, c repo.Cluster, path pg.Hi
 	return true, at, nil
 }
 
+// Reach is how far the repository holds the WAL along a path from a position on without
+// a hole; the position itself if it holds nothing there.
+func Reach(ctx context.Context, r *repo.Repository, c repo.Cluster, path pg.History, from pg.LSN) (pg.LSN, error) {
+	ranges, err := Coverage(ctx, r, c)
+	if err != nil {
+		return from, err
+	}
+	return covered(ranges, path, from, c.SegmentSize), nil
+}
+
 // WaitCovered waits until the repository holds the WAL from from to to of a
 // timeline, looking again every poll.
 func WaitCovered(ctx context.Context, r *repo.Repository, c repo.Cluster, tli pg.TimelineID, from, to pg.LSN, poll time.Duration) error {
