@@ -205,6 +205,7 @@ func (s *fileSink) close() error {
 	if s.file == nil {
 		return nil
 	}
+	writeBack(s.file)
 	err := s.file.Close()
 	s.file, s.of = nil, nil
 	return err
