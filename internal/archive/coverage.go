@@ -199,11 +199,12 @@ func Reach(ctx context.Context, r *repo.Repository, c repo.Cluster, path pg.Hist
 }
 
 // WaitCovered waits until the repository holds the WAL from from to to of a
-// timeline, looking again every poll.
+// timeline. It looks again soon, as little may be missing, and then less often, up to every poll.
 func WaitCovered(ctx context.Context, r *repo.Repository, c repo.Cluster, tli pg.TimelineID, from, to pg.LSN, poll time.Duration) error {
-	tick := time.NewTicker(poll)
-	defer tick.Stop()
-	for at := from; ; {
+	again := time.NewTimer(poll)
+	defer again.Stop()
+	pause := poll / 20
+	for at := from; ; pause = min(2*pause, poll) {
 		// The history may come later than the backup that waits.
 		path, err := History(ctx, r, c.Name, tli)
 		if errors.Is(err, repo.ErrNotFound) {
@@ -216,8 +217,9 @@ func WaitCovered(ctx context.Context, r *repo.Repository, c repo.Cluster, tli pg
 		if ok, at, err = Covered(ctx, r, c, path, at, to); ok || err != nil {
 			return err
 		}
+		again.Reset(pause)
 		select {
-		case <-tick.C:
+		case <-again.C:
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), fmt.Errorf("the WAL reaches %s so far", at))
 		}
