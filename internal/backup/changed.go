@@ -15,8 +15,12 @@ import (
 const pagesPerChunk = repo.ChunkSize / pg.PageSize
 
 // nearby is how many pages that nobody asked for are read along, rather than
-// reading what lies before and behind them one by one: 32 KiB.
-const nearby = 4
+// reading what lies before and behind it one by one.
+const nearby = 1
+
+// mostPatches is how many patches lie over a chunk at the most. It bounds page maps: to
+// 2 MiB for a file of 1 GiB.
+const mostPatches = 8
 
 // mask names pages of one chunk; bit 0 is its first.
 type mask uint32
@@ -46,7 +50,7 @@ func (r *run) share(f *file) (shared bool) {
 	if old.Node == nil || len(f.chunks) == 1 {
 		return false // too little to be worth a page map
 	}
-	f.wanted, f.patches = make([]mask, len(f.chunks)), make([]*repo.Patch, len(f.chunks))
+	f.wanted, f.patches = make([]mask, len(f.chunks)), make([][]repo.Patch, len(f.chunks))
 	for _, page := range pages {
 		f.wanted[page/pagesPerChunk] |= 1 << (page % pagesPerChunk)
 	}
@@ -54,18 +58,10 @@ func (r *run) share(f *file) (shared bool) {
 }
 
 // patch brings chunk i of a file up to date of which some pages changed: the parent's chunk
-// as it is, or with changed pages over it, or stored anew if those are more than half of it.
+// as it is, or with one patch more over it, or stored anew.
 func (w *worker) patch(ctx context.Context, h *horizon, s *source, i int, buf []byte) error {
 	valid := min(pagesPerChunk, int(s.entry.Size/pg.PageSize)-i*pagesPerChunk)
-	wanted, before := s.wanted[i], s.parent.patches[i]
-	stale := before != nil && before.last() >= i*pagesPerChunk+valid // the file was cut since
-	if wanted == 0 && !stale {
-		s.keep(i, before)
-		w.r.Progress.Add(int64(valid) * pg.PageSize)
-		return w.chunkDone(s.file)
-	}
-	// Patches lie one level deep: pages that the parent patched move into the new patch.
-	wanted = (wanted | before.mask(i)) & (1<<valid - 1)
+	wanted, under := layers(s.parent.patches[i], s.wanted[i], valid)
 	if 2*bits.OnesCount32(uint32(wanted)) > valid {
 		data, err := w.readChunk(ctx, h, s, i, buf)
 		if err != nil {
@@ -74,7 +70,11 @@ func (w *worker) patch(ctx context.Context, h *horizon, s *source, i int, buf []
 		clear(buf[len(data) : valid*pg.PageSize]) // what was cut off meanwhile is cut off by replay
 		return w.chunk(ctx, s.file, i, buf[:valid*pg.PageSize])
 	}
-	s.keep(i, nil)
+	s.chunks[i] = repo.Chunk{Zero: true} // behind the parent's end
+	if i < len(s.parent.chunks) {
+		s.chunks[i] = s.parent.chunks[i]
+	}
+	s.patches[i] = under
 	if wanted != 0 {
 		pages, data, err := w.readPages(ctx, h, s, i, wanted, buf)
 		if err != nil {
@@ -84,21 +84,43 @@ func (w *worker) patch(ctx context.Context, h *horizon, s *source, i int, buf []
 		if err != nil {
 			return fmt.Errorf("store %s: %w", s.entry.Path, err)
 		}
-		s.patches[i] = &repo.Patch{Pages: pages, Ref: ref}
+		s.patches[i] = append(under, repo.Patch{Pages: pages, Ref: ref})
 	}
 	w.r.Progress.Add(int64(valid) * pg.PageSize)
 	return w.chunkDone(s.file)
 }
 
-// keep takes over the parent's chunk i, and the patch over it.
-func (f *file) keep(i int, patch *parentPatch) {
-	f.chunks[i] = repo.Chunk{Zero: true} // behind the parent's end
-	if i < len(f.parent.chunks) {
-		f.chunks[i] = f.parent.chunks[i]
+// layers decides which of the parent's patches over a chunk stay, and which pages are read and laid
+// over them: the ones that changed. Where the patches would become many, or hold more than the chunk of
+// valid pages itself, one takes their place; as it does for one that reaches behind the file's end.
+func layers(before []repo.Patch, changed mask, valid int) (wanted mask, under []repo.Patch) {
+	if changed == 0 && len(before) == 0 {
+		return 0, nil
 	}
-	if patch != nil {
-		f.patches[i] = &patch.Patch
+	all, pages, stale := changed, bits.OnesCount32(uint32(changed)), false
+	for _, p := range before {
+		m := maskOf(p.Pages)
+		all |= m
+		stale = stale || m>>valid != 0
+		if m&^changed != 0 { // else nothing of it counts any more
+			under = append(under, p)
+			pages += len(p.Pages)
+		}
 	}
+	if stale || changed != 0 && (len(under) >= mostPatches || pages > valid) {
+		return all & (1<<valid - 1), nil
+	}
+	return changed, under
+}
+
+func chunkOf(page uint32) int { return int(page / pagesPerChunk) }
+
+// maskOf names pages that are all in one chunk.
+func maskOf(pages []uint32) (m mask) {
+	for _, page := range pages {
+		m |= 1 << (page % pagesPerChunk)
+	}
+	return m
 }
 
 // readPages reads and checks pages of chunk i, and returns them one after the other.

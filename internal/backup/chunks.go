@@ -28,7 +28,7 @@ type file struct {
 
 	// Set where only changed pages are read; by chunk.
 	wanted  []mask
-	patches []*repo.Patch
+	patches [][]repo.Patch
 
 	once   sync.Once
 	parent *parentFile
@@ -182,10 +182,8 @@ func (w *worker) finish(f *file) error {
 		e.Node, e.Packs = f.parent.entry.Node, f.parent.entry.Packs
 	default:
 		n := &repo.Node{Size: e.Size, Chunks: chunks}
-		for _, p := range f.patches {
-			if p != nil {
-				n.Patches = append(n.Patches, *p)
-			}
+		for _, over := range f.patches {
+			n.Patches = append(n.Patches, over...)
 		}
 		ref, err := w.w.PutNode(n)
 		if err != nil {

@@ -47,25 +47,8 @@ func loadParent(ctx context.Context, r *repo.Repository, b *repo.Backup) (*paren
 type parentFile struct {
 	entry   repo.Entry
 	chunks  []repo.Chunk
-	patches map[int]*parentPatch // by chunk; a chunk that is patched is equal to none
-	across  bool                 // patches lie over several chunks, or several over one: of no use for new patches
-}
-
-// parentPatch lies over one chunk.
-type parentPatch struct{ repo.Patch }
-
-// last is the patch's last page.
-func (p *parentPatch) last() int { return int(p.Pages[len(p.Pages)-1]) }
-
-// mask names the patch's pages within chunk i, over which it lies; none if p is nil.
-func (p *parentPatch) mask(i int) (m mask) {
-	if p == nil {
-		return 0
-	}
-	for _, page := range p.Pages {
-		m |= 1 << (int(page) - i*pagesPerChunk)
-	}
-	return m
+	patches map[int][]repo.Patch // by chunk, older ones first; a chunk that is patched is equal to none
+	across  bool                 // a patch lies over several chunks: of no use for new patches
 }
 
 // file finds the parent's version of path; nil if there is none or it cannot be read, which
@@ -84,15 +67,13 @@ func (p *parent) file(ctx context.Context, path string) *parentFile {
 	if err != nil {
 		return nil
 	}
-	f.chunks, f.patches = n.Chunks, make(map[int]*parentPatch, len(n.Patches))
+	f.chunks, f.patches = n.Chunks, make(map[int][]repo.Patch, len(n.Patches))
 	for _, patch := range n.Patches {
-		for _, page := range patch.Pages {
-			i := int(page) / pagesPerChunk
-			if i != int(patch.Pages[0])/pagesPerChunk || f.patches[i] != nil && f.patches[i].Pages[0] != patch.Pages[0] {
-				f.across = true
-			}
-			f.patches[i] = &parentPatch{patch}
+		first, last := chunkOf(patch.Pages[0]), chunkOf(patch.Pages[len(patch.Pages)-1])
+		for i := first; i <= last; i++ {
+			f.patches[i] = append(f.patches[i], patch)
 		}
+		f.across = f.across || first != last
 	}
 	return f
 }

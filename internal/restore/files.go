@@ -115,8 +115,10 @@ func (w *writer) window(ctx context.Context, files []*target) error {
 					stored += int64(c.Length)
 				}
 			}
-			for i := range n.Patches {
-				patches = append(patches, piece{file: t, ref: n.Patches[i].Ref, pages: n.Patches[i].Pages})
+			for i, pages := range n.Visible() {
+				if pages != nil {
+					patches = append(patches, piece{file: t, ref: n.Patches[i].Ref, pages: pages})
+				}
 			}
 		case e.Chunk != nil:
 			if int64(e.Chunk.Length) > e.Size {
@@ -232,6 +234,10 @@ func (s *fileSink) take(p *piece, plain []byte) error {
 		return nil
 	}
 	for len(p.pages) > 0 {
+		if p.pages[0] == repo.Hidden {
+			plain, p.pages = plain[min(repo.PageSize, len(plain)):], p.pages[1:]
+			continue
+		}
 		// Pages that follow one another in the file are written at once.
 		n := 1
 		for n < len(p.pages) && p.pages[n] == p.pages[n-1]+1 {
