@@ -32,10 +32,10 @@ func (t *tree) sync() error {
 	return syncEach(t.root.Name())
 }
 
-// writeBack asks the kernel to start writing to disk what was written to f, so that the disk
-// works while other files are unpacked. It promises nothing, so it cannot fail.
-func writeBack(f *os.File) {
-	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+// writeBack asks the kernel to start writing to disk n bytes that were written to f, so that the
+// disk works while more is unpacked. It promises nothing, so it cannot fail.
+func writeBack(f *os.File, offset, n int64) {
+	_ = unix.SyncFileRange(int(f.Fd()), offset, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 
 // syncfsReports tells whether the kernel's syncfs returns write errors.
