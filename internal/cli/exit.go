@@ -8,6 +8,7 @@ import (
 	"pileus/internal/control"
 	"pileus/internal/repo"
 	"pileus/internal/restore"
+	"pileus/internal/terraform"
 )
 
 // Exit codes.
@@ -48,6 +49,7 @@ func exitCode(err error) int {
 		held   *repo.HeldError
 		format *repo.FormatError
 		conf   *control.ConfigError
+		plan   *terraform.UnreadableError
 	)
 	switch {
 	case err == nil:
@@ -56,7 +58,7 @@ func exitCode(err error) int {
 		return int(code)
 	case errors.Is(err, repo.ErrNoRepository), errors.Is(err, repo.ErrLocked), errors.Is(err, repo.ErrWrongKey), errors.As(err, &format):
 		return ExitUsage
-	case errors.As(err, &usage), errors.As(err, &conf), errors.Is(err, restore.ErrNotEmpty), errors.Is(err, restore.ErrIdentifier), errors.Is(err, restore.ErrTablespace):
+	case errors.As(err, &usage), errors.As(err, &conf), errors.As(err, &plan), errors.Is(err, restore.ErrNotEmpty), errors.Is(err, restore.ErrIdentifier), errors.Is(err, restore.ErrTablespace):
 		return ExitUsage
 	case errors.As(err, &held):
 		return ExitBusy
