@@ -63,7 +63,7 @@ what "terraform show -json" printed, or - for that on standard input.
 				return err
 			}
 			report := terraform.Check(plan, allow)
-			err = a.print(report, func(w io.Writer) error { return describePlan(w, &report) })
+			err = a.print(report, func(w io.Writer) error { return describeVerdicts(w, &report) })
 			if err == nil && !report.Safe {
 				return codeError(ExitFailed)
 			}
@@ -74,7 +74,7 @@ what "terraform show -json" printed, or - for that on standard input.
 	return cmd
 }
 
-func describePlan(w io.Writer, r *terraform.Report) error {
+func describeVerdicts(w io.Writer, r *terraform.Report) error {
 	word := "SAFE"
 	if !r.Safe {
 		word = "REFUSED"
