@@ -96,7 +96,7 @@ func describeVerdicts(w io.Writer, r *terraform.Report) error {
 		for _, note := range v.Notes {
 			fmt.Fprintf(w, "  Note: %s\n", note)
 		}
-		if v.Do != "" && v.Level != terraform.Allowed {
+		if v.Do != "" {
 			fmt.Fprintf(w, "  → %s\n", v.Do)
 		}
 	}

@@ -83,7 +83,7 @@ func (r *Report) settle(allow []string) {
 		v := &r.Verdicts[i]
 		for _, a := range allow {
 			if (v.Level == Unexpected || v.Level == Allowed) && covers(a, v.Address) {
-				v.Level, used[a] = Allowed, true
+				v.Level, v.Do, used[a] = Allowed, "", true
 			}
 		}
 		r.Safe = r.Safe && !v.Level.blocks()
