@@ -62,32 +62,41 @@ func truthy(v any) bool {
 }
 
 func (g *guard) judgeInvocation(c *change) {
-	invokes := c.does(tfjson.ActionCreate) || c.does(tfjson.ActionUpdate) || c.does(tfjson.ActionRead)
-	input := c.attribute("input")
-	answer := unsure
-	switch text, isText := input.after.(string); {
-	case isText && !input.unknown:
-		answer = recreates(text)
-	case c.destroys() && !invokes:
-		// lifecycle_scope CRUD invokes the function with the old input on deletion.
-		text, _ := input.before.(string)
-		answer = recreates(text)
-	case input.unknown || input.after == nil:
-		answer = g.configuredRecreation(c)
-	}
-	switch {
-	case answer == yes && !c.idle(), answer == yes && invokes:
-		g.say(c, Verdict{Level: Refused, Attributes: []string{"input: dbRecreation"}, Reason: recreationReason, Do: recreationDo})
-	case c.Change.Actions.NoOp():
+	if c.Change.Actions.NoOp() {
 		g.idle(c)
-	case answer == no:
+		return
+	}
+	invokes := c.does(tfjson.ActionCreate) || c.does(tfjson.ActionUpdate) || c.does(tfjson.ActionRead)
+	answer := unsure
+	if invokes {
+		answer = g.nextInvocation(c)
+	}
+	// With this scope the function is invoked once more when the resource is destroyed.
+	if c.does(tfjson.ActionDelete) && c.before["lifecycle_scope"] == "CRUD" {
+		if text, _ := c.before["input"].(string); recreates(text) == yes {
+			answer = yes
+		}
+	}
+	switch answer {
+	case yes:
+		g.say(c, Verdict{Level: Refused, Attributes: []string{"input: dbRecreation"}, Reason: recreationReason, Do: recreationDo})
+	case no:
 		g.say(c, Verdict{Level: Expected, Attributes: []string{"input: dbRecreation"},
 			Reason: "The provisioning function keeps the database, and sets the application's password and secret again."})
 	default:
 		g.say(c, Verdict{Level: Unexpected, Attributes: []string{"input"},
-			Reason: "A function would be invoked, and the plan does not tell that it leaves the database alone.",
+			Reason: "A function may be invoked, and the plan does not tell that it leaves the database alone.",
 			Do:     "Make sure that it is not invoked with dbRecreation, and that it deletes nothing; then allow it with --allow " + quoted(c.Address)})
 	}
+}
+
+// nextInvocation asks the input that the function will be invoked with.
+func (g *guard) nextInvocation(c *change) certainty {
+	input := c.attribute("input")
+	if text, isText := input.after.(string); isText && !input.unknown {
+		return recreates(text)
+	}
+	return g.configuredRecreation(c)
 }
 
 // configuredRecreation looks for the variable that the input is made from.
