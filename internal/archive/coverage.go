@@ -188,12 +188,23 @@ func Covered(ctx context.Context, r *repo.Repository, c repo.Cluster, path pg.Hi
 	return true, at, nil
 }
 
+// Reach is how far the repository holds the WAL along a path from a position on without
+// a hole; the position itself if it holds nothing there.
+func Reach(ctx context.Context, r *repo.Repository, c repo.Cluster, path pg.History, from pg.LSN) (pg.LSN, error) {
+	ranges, err := Coverage(ctx, r, c)
+	if err != nil {
+		return from, err
+	}
+	return covered(ranges, path, from, c.SegmentSize), nil
+}
+
 // WaitCovered waits until the repository holds the WAL from from to to of a
-// timeline, looking again every poll.
+// timeline. It looks again soon, as little may be missing, and then less often, up to every poll.
 func WaitCovered(ctx context.Context, r *repo.Repository, c repo.Cluster, tli pg.TimelineID, from, to pg.LSN, poll time.Duration) error {
-	tick := time.NewTicker(poll)
-	defer tick.Stop()
-	for at := from; ; {
+	again := time.NewTimer(poll)
+	defer again.Stop()
+	pause := poll / 20
+	for at := from; ; pause = min(2*pause, poll) {
 		// The history may come later than the backup that waits.
 		path, err := History(ctx, r, c.Name, tli)
 		if errors.Is(err, repo.ErrNotFound) {
@@ -206,8 +217,9 @@ func WaitCovered(ctx context.Context, r *repo.Repository, c repo.Cluster, tli pg
 		if ok, at, err = Covered(ctx, r, c, path, at, to); ok || err != nil {
 			return err
 		}
+		again.Reset(pause)
 		select {
-		case <-tick.C:
+		case <-again.C:
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), fmt.Errorf("the WAL reaches %s so far", at))
 		}

@@ -11,10 +11,12 @@ import (
 	"slices"
 	"time"
 
+	"pileus/internal/changes"
 	"pileus/internal/pg"
 	"pileus/internal/postgres"
 	"pileus/internal/progress"
 	"pileus/internal/repo"
+	"pileus/internal/wal"
 )
 
 // Mode is how the files are read.
@@ -43,7 +45,8 @@ type Options struct {
 	DataDir    string       // where the data directory lies on this host; empty: where the server says
 	Spread     bool         // spread the checkpoint over time instead of taking it at once
 	Workers    int          // 0: number of cores
-	Parent     *repo.Backup // of the same cluster, or nil
+	Parent     *repo.Backup // whose content need not be stored again; nil: none
+	Full       bool         // read every page, also where Parent and WAL tell which ones changed
 	Label      string       // for backup_label; empty: pileus and the ID
 	Progress   progress.Reporter
 	Tool       string // version of the program
@@ -53,11 +56,15 @@ type Options struct {
 type run struct {
 	Options
 	info   postgres.Info
+	known  repo.Cluster // what the repository knows of the cluster
 	head   repo.Backup
 	parent *parent
-	result result
-	packer *repo.Packer
-	abort  context.CancelCauseFunc // ends all work of the run, uploads included
+	// changed is what changed since the parent, nil where that is not known.
+	changed *changes.Set
+	ignore  func(*wal.Record) bool // records that tests take out of sight
+	result  result
+	packer  *repo.Packer
+	abort   context.CancelCauseFunc // ends all work of the run, uploads included
 }
 
 // Run takes one backup and returns its manifest's head. Damaged pages do not fail it: see
@@ -65,13 +72,17 @@ type run struct {
 // database, before anything is stored; ErrOtherHost in files mode;
 // postgres.ErrNotPrivileged or a *postgres.ConnectError, with the statement that helps.
 func Run(ctx context.Context, o Options) (repo.Backup, error) {
+	return start(ctx, &run{Options: o})
+}
+
+func start(ctx context.Context, r *run) (repo.Backup, error) {
+	o := &r.Options
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	if o.Progress == nil {
 		o.Progress = progress.Silent{}
 	}
-	r := &run{Options: o}
 	o.Progress.Stage("look at the server", 0)
 	sql, err := o.SQL(ctx)
 	if err != nil {
@@ -99,7 +110,7 @@ func Run(ctx context.Context, o Options) (repo.Backup, error) {
 	}
 	if r.parent, err = loadParent(ctx, o.Repo, o.Parent); err != nil {
 		o.Progress.Note("the parent backup cannot be read, so every chunk is stored: %v", err)
-		r.parent = &parent{}
+		r.parent, r.head.WhyFull = &parent{}, fmt.Sprintf("backup %s cannot be read: %v", o.Parent.ID, err)
 	} else if o.Parent != nil {
 		r.head.Parent = o.Parent.ID
 	}
@@ -126,7 +137,8 @@ func (r *run) register(ctx context.Context) error {
 	if r.info.BlockSize != pg.PageSize {
 		return fmt.Errorf("the server has pages of %d bytes; only the usual %d are supported", r.info.BlockSize, pg.PageSize)
 	}
-	_, err := r.Repo.EnsureCluster(ctx, repo.Cluster{Name: r.Cluster, SystemIdentifier: r.info.SystemIdentifier,
+	var err error
+	r.known, err = r.Repo.EnsureCluster(ctx, repo.Cluster{Name: r.Cluster, SystemIdentifier: r.info.SystemIdentifier,
 		SegmentSize: r.info.WALSegmentSize, Major: r.info.Major, Created: r.info.Clock.Truncate(time.Second)})
 	return err
 }
@@ -169,6 +181,7 @@ func (r *run) finish() {
 	slices.SortFunc(s.damage, func(a, b repo.Damage) int {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Block, b.Block))
 	})
+	r.head.Read = s.read.Load()
 	r.head.Stored, r.head.Damage, r.head.DamagedPages = r.packer.Stored(), s.damage, s.damaged
 	for _, e := range s.entries {
 		if e.Type == repo.TypeFile {
@@ -207,6 +220,7 @@ func (r *run) copyBy(ctx context.Context, mode Mode, sql *postgres.Conn) error {
 		r.head.Method = repo.MethodFiles
 		return r.copyFiles(ctx, sql)
 	}
+	r.head.WhyFull = cmp.Or(r.head.WhyFull, "over the replication protocol the server sends every page")
 	r.head.Method = repo.MethodStream
 	return r.copyStream(ctx, sql)
 }

@@ -26,6 +26,10 @@ type file struct {
 	left   atomic.Int64 // chunks not worked on yet
 	shared atomic.Int64 // chunks that are the parent's
 
+	// Set where only changed pages are read; by chunk.
+	wanted  []mask
+	patches [][]repo.Patch
+
 	once   sync.Once
 	parent *parentFile
 
@@ -46,11 +50,15 @@ func (r *run) newFile(path string, mode uint32, size int64) *file {
 	return f
 }
 
-// endsAt records that the file turned out to be shorter than it was listed.
-func (f *file) endsAt(size int64) {
+// endsAt records where the file ended if the n bytes that were read of the chunk at
+// offset are fewer than it was listed to have.
+func (f *file) endsAt(offset int64, n int) {
+	if int64(n) >= min(repo.ChunkSize, f.entry.Size-offset) {
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.size = min(f.size, size)
+	f.size = min(f.size, offset+int64(n))
 }
 
 // result gathers what the workers found.
@@ -59,6 +67,7 @@ type result struct {
 	entries []repo.Entry
 	damage  []repo.Damage // the first ones that were found
 	damaged int64         // all of them
+	read    atomic.Int64  // bytes of files that were read
 }
 
 func (s *result) add(e repo.Entry) {
@@ -119,7 +128,7 @@ var zeroChunk [repo.ChunkSize]byte
 // chunk stores chunk index of f, or refers to the parent's. Empty data means
 // that the file ended before it. The pages have been checked already.
 func (w *worker) chunk(ctx context.Context, f *file, index int, data []byte) error {
-	f.once.Do(func() { f.parent = w.r.parent.file(ctx, f.entry.Path) })
+	f.lookUp(ctx, w.r.parent)
 	switch c := &f.chunks[index]; {
 	case len(data) == 0:
 	case bytes.Equal(data, zeroChunk[:len(data)]):
@@ -138,10 +147,21 @@ func (w *worker) chunk(ctx context.Context, f *file, index int, data []byte) err
 		c.Ref = ref
 	}
 	w.r.Progress.Add(int64(len(data)))
+	return w.chunkDone(f)
+}
+
+// chunkDone finishes the file with its last chunk.
+func (w *worker) chunkDone(f *file) error {
 	if f.left.Add(-1) == 0 {
 		return w.finish(f)
 	}
 	return nil
+}
+
+// lookUp reads the parent's version of f, once.
+func (f *file) lookUp(ctx context.Context, p *parent) *parentFile {
+	f.once.Do(func() { f.parent = p.file(ctx, f.entry.Path) })
+	return f.parent
 }
 
 // finish turns a file whose chunks are done into a manifest entry.
@@ -157,11 +177,14 @@ func (w *worker) finish(f *file) error {
 		// No content, or only zero bytes: the size says it all.
 	case len(chunks) == 1 && int64(chunks[0].Length) == e.Size:
 		e.Chunk = &chunks[0].Ref
-	case f.parent != nil && f.parent.entry.Node != nil && f.parent.entry.Size == e.Size && len(f.parent.patched) == 0 &&
+	case f.patches == nil && f.parent != nil && f.parent.entry.Node != nil && f.parent.entry.Size == e.Size && len(f.parent.patches) == 0 &&
 		len(f.parent.chunks) == len(chunks) && sameZeros(chunks, f.parent.chunks, f.shared.Load()):
 		e.Node, e.Packs = f.parent.entry.Node, f.parent.entry.Packs
 	default:
 		n := &repo.Node{Size: e.Size, Chunks: chunks}
+		for _, over := range f.patches {
+			n.Patches = append(n.Patches, over...)
+		}
 		ref, err := w.w.PutNode(n)
 		if err != nil {
 			return fmt.Errorf("store the page map of %s: %w", e.Path, err)

@@ -65,6 +65,9 @@ func (r *run) copyFiles(ctx context.Context, sql *postgres.Conn) error {
 		return err
 	}
 	r.head.StartLSN, r.head.Timeline = h.start, control.CheckpointTimeline
+	if err := r.since(ctx); err != nil {
+		return err
+	}
 	after, err := sql.Info(ctx) // tablespaces may have come since the first look
 	if err != nil {
 		return err
@@ -128,6 +131,9 @@ func (t *tree) feed(ctx context.Context, r *run, jobs chan<- job) error {
 			r.result.add(f.entry)
 			continue
 		}
+		if r.share(f) {
+			continue
+		}
 		if err := (&source{file: f, path: l.path, held: 1}).feed(ctx, jobs); err != nil {
 			return err
 		}
@@ -185,14 +191,22 @@ func (w *worker) read(ctx context.Context, h *horizon, j job, buf []byte) error 
 		}
 		j.count = n
 	}
+	patched := s.wanted != nil && s.f != nil && s.lookUp(ctx, w.r.parent).patchable()
 	for i := j.first; i < j.first+j.count; i++ {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
+		}
+		if patched {
+			if err := w.patch(ctx, h, s, i, buf); err != nil {
+				return fmt.Errorf("read %s: %w", s.path, err)
+			}
+			continue
 		}
 		data, err := w.readChunk(ctx, h, s, i, buf)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", s.path, err)
 		}
+		s.endsAt(int64(i)*repo.ChunkSize, len(data))
 		if err := w.chunk(ctx, s.file, i, data); err != nil {
 			return err
 		}
@@ -231,9 +245,7 @@ func (w *worker) readChunk(ctx context.Context, h *horizon, s *source, i int, bu
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	if int64(n) < want {
-		s.endsAt(offset + int64(n))
-	}
+	w.r.result.read.Add(int64(n))
 	if s.pages {
 		c := check{r: w.r, h: h, f: s.file, offset: offset, data: buf[:n], again: s.again}
 		if err := c.pages(ctx); err != nil {

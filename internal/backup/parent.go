@@ -12,6 +12,8 @@ type parent struct {
 	repo  *repo.Repository
 	packs []repo.PackInfo
 	files map[string]repo.Entry
+
+	damage map[string][]uint32 // pages that were damaged then
 }
 
 // loadParent reads the parent's manifest; nil makes an empty parent.
@@ -26,6 +28,10 @@ func loadParent(ctx context.Context, r *repo.Repository, b *repo.Backup) (*paren
 	}
 	defer m.Close()
 	p.packs = m.Packs()
+	p.damage = map[string][]uint32{}
+	for _, d := range b.Damage {
+		p.damage[d.Path] = append(p.damage[d.Path], uint32(d.Block))
+	}
 	for e, err := range m.Entries() {
 		if err != nil {
 			return nil, err
@@ -41,11 +47,12 @@ func loadParent(ctx context.Context, r *repo.Repository, b *repo.Backup) (*paren
 type parentFile struct {
 	entry   repo.Entry
 	chunks  []repo.Chunk
-	patched map[int]bool // chunks that patches lie over; they are never equal to anything
+	patches map[int][]repo.Patch // by chunk, older ones first; a chunk that is patched is equal to none
+	across  bool                 // a patch lies over several chunks: of no use for new patches
 }
 
 // file finds the parent's version of path; nil if there is none or it cannot be read, which
-// only costs space.
+// only costs time and space.
 func (p *parent) file(ctx context.Context, path string) *parentFile {
 	e, ok := p.files[path]
 	if !ok {
@@ -60,18 +67,23 @@ func (p *parent) file(ctx context.Context, path string) *parentFile {
 	if err != nil {
 		return nil
 	}
-	f.chunks, f.patched = n.Chunks, map[int]bool{}
+	f.chunks, f.patches = n.Chunks, make(map[int][]repo.Patch, len(n.Patches))
 	for _, patch := range n.Patches {
-		for _, page := range patch.Pages {
-			f.patched[int(int64(page)*repo.PageSize/repo.ChunkSize)] = true
+		first, last := chunkOf(patch.Pages[0]), chunkOf(patch.Pages[len(patch.Pages)-1])
+		for i := first; i <= last; i++ {
+			f.patches[i] = append(f.patches[i], patch)
 		}
+		f.across = f.across || first != last
 	}
 	return f
 }
 
+// patchable tells whether patches can be laid over the file's chunks.
+func (f *parentFile) patchable() bool { return f != nil && !f.across }
+
 // same finds a stored chunk with this very content at the same place of the parent's file.
 func (f *parentFile) same(index, length int, hash repo.Hash) (repo.Ref, bool) {
-	if f == nil || index >= len(f.chunks) || f.patched[index] {
+	if f == nil || index >= len(f.chunks) || f.patches[index] != nil {
 		return repo.Ref{}, false
 	}
 	c := f.chunks[index]

@@ -124,6 +124,23 @@ func TestUnderLoadNothingIsCalledDamagedAndTheBackupRecovers(t *testing.T) {
 func (l *lab) recovers(b repo.Backup) {
 	t := l.t
 	t.Helper()
+	in := l.raise(b)
+	defer func() { l.check(in.Stop(context.Background(), postgres.StopFast)) }()
+	conn, err := postgres.Connect(t.Context(), postgres.DSN(in.SocketDir, in.Port, "postgres", "postgres"), postgres.Options{})
+	l.check(err)
+	defer conn.Close(t.Context())
+	var sound bool
+	l.check(conn.SQL().QueryRow(t.Context(), `SELECT (SELECT sum(abalance) FROM public.pgbench_accounts) = (SELECT coalesce(sum(delta), 0) FROM public.pgbench_history)
+		AND (SELECT sum(bbalance) FROM public.pgbench_branches) = (SELECT coalesce(sum(delta), 0) FROM public.pgbench_history)`).Scan(&sound))
+	if !sound {
+		t.Errorf("backup %s recovers to balances that do not agree with the history", b.ID)
+	}
+}
+
+// raise starts a server from a backup, with the WAL that the lab's stopped server has.
+func (l *lab) raise(b repo.Backup) *postgres.Instance {
+	t := l.t
+	t.Helper()
 	from := materialise(t, l.repo, b)
 	dir := filepath.Join(pgtest.TempDir(t), "data")
 	if out, err := exec.Command("cp", "-a", from, dir).CombinedOutput(); err != nil {
@@ -136,22 +153,26 @@ func (l *lab) recovers(b repo.Backup) {
 	l.check(os.WriteFile(filepath.Join(dir, pg.BackupLabelFile), []byte(b.Label), 0o600))
 	l.check(os.WriteFile(filepath.Join(dir, "postgresql.conf"), []byte("fsync = off\nautovacuum = off\n"), 0o600))
 	l.check(os.Chmod(dir, 0o700))
+	l.linkTablespaces(dir)
 	owner := pgtest.Owner(t)
-	l.check(filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+	l.check(filepath.WalkDir(filepath.Dir(dir), func(path string, _ os.DirEntry, err error) error {
 		return errors.Join(err, owner.Chown(path))
 	}))
 	in := postgres.Instance{Binaries: l.server.Version.Binaries, DataDir: dir, RunAs: owner, SocketDir: filepath.Dir(dir),
 		LogFile: filepath.Join(filepath.Dir(dir), "log"), Port: pgtest.FreePort(t)}
 	l.check(in.Start(t.Context(), postgres.StartOptions{}))
-	defer func() { l.check(in.Stop(context.Background(), postgres.StopFast)) }()
-	conn, err := postgres.Connect(t.Context(), postgres.DSN(in.SocketDir, in.Port, "postgres", "postgres"), postgres.Options{})
+	return &in
+}
+
+// linkTablespaces moves tablespaces out of a data directory.
+func (l *lab) linkTablespaces(dir string) {
+	l.t.Helper()
+	spaces, err := os.ReadDir(filepath.Join(dir, "pg_tblspc"))
 	l.check(err)
-	defer conn.Close(t.Context())
-	var sound bool
-	l.check(conn.SQL().QueryRow(t.Context(), `SELECT (SELECT sum(abalance) FROM public.pgbench_accounts) = (SELECT coalesce(sum(delta), 0) FROM public.pgbench_history)
-		AND (SELECT sum(bbalance) FROM public.pgbench_branches) = (SELECT coalesce(sum(delta), 0) FROM public.pgbench_history)`).Scan(&sound))
-	if !sound {
-		t.Errorf("backup %s recovers to balances that do not agree with the history", b.ID)
+	for _, s := range spaces {
+		from, to := filepath.Join(dir, "pg_tblspc", s.Name()), filepath.Join(filepath.Dir(dir), s.Name())
+		l.check(os.Rename(from, to))
+		l.check(os.Symlink(to, from))
 	}
 }
 

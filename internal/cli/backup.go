@@ -22,8 +22,10 @@ func (a *app) backupCommand() *cobra.Command {
 If no ` + "`pileus wal receive`" + ` is running, the WAL of the backup is received meanwhile.
 
 Files are read directly if the cluster's data directory is on this host, otherwise the
-backup comes over the replication protocol. Chunks that did not change since the last
-backup are not stored again; --full stores everything.
+backup comes over the replication protocol. Where files are read directly, only those pages
+are read that changed since the last backup according to the WAL in the repository. If
+that WAL has a gap, or timelines parted, every page is read and compared, and the output
+says why. What did not change is not stored again; --full reads and stores everything.
 
 With data checksums on, every page is checked. A bad page is reported by file, block
 and LSN; the backup is completed, is marked, and the exit code is 3.`,
@@ -48,7 +50,7 @@ and LSN; the backup is completed, is marked, and the exit code is 3.`,
 
 func backupFlags(cmd *cobra.Command, q *control.BackupRequest) {
 	cmd.Flags().StringVar(&q.Mode, "mode", "auto", "auto, files (read the data directory on this host) or stream (replication protocol)")
-	cmd.Flags().BoolVar(&q.Full, "full", false, "store every chunk, also those that an earlier backup has")
+	cmd.Flags().BoolVar(&q.Full, "full", false, "read every page and store every chunk, also those that an earlier backup has")
 	cmd.Flags().StringVar(&q.Label, "label", "", "label for PostgreSQL's backup_label (default: pileus and the backup's ID)")
 }
 
@@ -79,6 +81,7 @@ func (a *app) finishBackup(b repo.Backup, text func(io.Writer) error) error {
 func describeBackup(w io.Writer, b repo.Backup) error {
 	fmt.Fprintf(w, "Backup %s of %s is complete.\n", b.ID, b.Cluster)
 	fmt.Fprintf(w, "  %s in %d files, %s added to the repository, in %s\n", size(b.Size), b.Files, size(b.Stored), span(b.Stopped.Sub(b.Started)))
+	fmt.Fprintf(w, "  %s\n", howRead(b))
 	_, err := fmt.Fprintf(w, "  restorable from %s (LSN %s, timeline %d)\n", stamp(b.Stopped), b.StopLSN, b.Timeline)
 	if b.DamagedPages > 0 {
 		_, err = fmt.Fprintf(w, "\nDAMAGE: %d pages have a wrong checksum. The backup holds them as they are.\n", b.DamagedPages)
@@ -88,6 +91,17 @@ func describeBackup(w io.Writer, b repo.Backup) error {
 		fmt.Fprintln(w, "Keep the older backups; find out which disk or memory did this; pg_amcheck tells what is affected.")
 	}
 	return err
+}
+
+// howRead says how much of the cluster a backup had to read, and why.
+func howRead(b repo.Backup) string {
+	if b.Incremental {
+		return fmt.Sprintf("%s of files read: what changed since %s according to %s of WAL", size(b.Read), b.Parent, size(b.ReadWAL))
+	}
+	if b.WhyFull == "" { // taken before backups said so
+		return "every page was read"
+	}
+	return "every page was read: " + b.WhyFull
 }
 
 func (a *app) snapshotCommand() *cobra.Command {

@@ -10,6 +10,7 @@ import (
 	"pileus/internal/repo"
 	"pileus/internal/restore"
 	"pileus/internal/service"
+	"pileus/internal/terraform"
 )
 
 // Exit codes.
@@ -51,6 +52,7 @@ func exitCode(err error) int {
 		format *repo.FormatError
 		conf   *control.ConfigError
 		busy   *service.BusyError
+		plan   *terraform.UnreadableError
 	)
 	switch {
 	case err == nil:
@@ -59,7 +61,7 @@ func exitCode(err error) int {
 		return int(code)
 	case errors.Is(err, repo.ErrNoRepository), errors.Is(err, repo.ErrLocked), errors.Is(err, repo.ErrWrongKey), errors.As(err, &format):
 		return ExitUsage
-	case errors.As(err, &usage), errors.As(err, &conf), errors.Is(err, restore.ErrNotEmpty), errors.Is(err, restore.ErrIdentifier), errors.Is(err, restore.ErrTablespace):
+	case errors.As(err, &usage), errors.As(err, &conf), errors.As(err, &plan), errors.Is(err, restore.ErrNotEmpty), errors.Is(err, restore.ErrIdentifier), errors.Is(err, restore.ErrTablespace):
 		return ExitUsage
 	case errors.Is(err, access.ErrUnknown), errors.Is(err, access.ErrConfigured), errors.Is(err, access.ErrExposed):
 		return ExitUsage

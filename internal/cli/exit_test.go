@@ -11,6 +11,7 @@ import (
 	"pileus/internal/control"
 	"pileus/internal/repo"
 	"pileus/internal/restore"
+	"pileus/internal/terraform"
 )
 
 // TestExitCodes: scripts depend on them, however deep an error is wrapped.
@@ -24,6 +25,7 @@ func TestExitCodes(t *testing.T) {
 		{archive.ErrNoSuchFile, ExitFailed},
 		{usageError{errors.New("flag")}, ExitUsage},
 		{&control.ConfigError{Err: errors.New("key")}, ExitUsage},
+		{&terraform.UnreadableError{Err: errors.New("no plan")}, ExitUsage},
 		{repo.ErrNoRepository, ExitUsage},
 		{repo.ErrLocked, ExitUsage},
 		{repo.ErrWrongKey, ExitUsage},

@@ -39,7 +39,7 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 		if cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") {
 			t.Errorf("%s: its short help is %q, want one line without a full stop", name, cmd.Short)
 		}
-		if strings.Count(cmd.Long, "Exit codes:") != 1 || !strings.HasSuffix(cmd.Long, exitHelp) {
+		if strings.Count(cmd.Long, "Exit codes:") != 1 || !strings.HasSuffix(cmd.Long, exitCodes(cmd)) {
 			t.Errorf("%s: its help does not end with the exit codes, once", name)
 		}
 		if !strings.Contains(cmd.Example, "pileus ") {
@@ -123,6 +123,12 @@ func TestWrongUsage(t *testing.T) {
 		{"verify", "--read-data", "NaN%"},
 		{"prune", "now"},
 		{"list"}, // no configuration
+		{"plan", "chekc"},
+		{"plan", "check"},
+		{"plan", "check", "a", "b"},
+		{"plan", "check", "-", "--allow", "everything"},
+		{"plan", "check", "-"}, // standard input is empty
+		{"plan", "check", "no-such-plan"},
 		{"init", "--recipient", "nobody"},
 		{"init", "--encrypt"}, // no terminal to ask for the passphrase
 	} {
@@ -145,7 +151,7 @@ func TestWrongUsage(t *testing.T) {
 }
 
 func TestGroupsShowTheirCommands(t *testing.T) {
-	for _, group := range []string{"wal", "snapshot", "key"} {
+	for _, group := range []string{"wal", "snapshot", "key", "plan"} {
 		stdout, stderr, code := run(t, group)
 		if code != ExitOK || !strings.Contains(stdout, "Available Commands") {
 			t.Errorf("pileus %s: exit %d, %q, %q", group, code, stdout, stderr)

@@ -133,6 +133,7 @@ func describeDetail(w io.Writer, b control.BackupDetail) error {
 	line("taken", "%s to %s on %s, by %s", stamp(b.Started), stamp(b.Stopped), b.Host, b.Method)
 	line("WAL", "%s to %s on timeline %d", b.StartLSN, b.StopLSN, b.Timeline)
 	line("size", "%s in %d files; %s added to the repository", size(b.Size), b.Files, size(b.Stored))
+	line("read", "%s", howRead(b.Backup))
 	if b.Parent != "" {
 		line("shares with", "%s", b.Parent)
 	}

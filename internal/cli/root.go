@@ -85,7 +85,8 @@ See it work: pileus demo`,
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print no progress")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(a.initCommand(), a.checkCommand(), a.backupCommand(), a.walCommand(), a.snapshotCommand(), a.listCommand(),
-		a.showCommand(), a.restoreCommand(), a.verifyCommand(), a.pruneCommand(), a.keyCommand(), a.serveCommand(), a.statusCommand(), a.demoCommand(), a.manCommand(root))
+		a.showCommand(), a.restoreCommand(), a.verifyCommand(), a.pruneCommand(), a.keyCommand(), a.serveCommand(), a.statusCommand(), a.planCommand(),
+		a.demoCommand(), a.manCommand(root))
 	complete(root)
 	return root
 }
@@ -97,7 +98,7 @@ func complete(cmd *cobra.Command) {
 	if cmd.Long == "" {
 		cmd.Long = cmd.Short + "."
 	}
-	cmd.Long += "\n\n" + exitHelp
+	cmd.Long += "\n\n" + exitCodes(cmd)
 	for _, sub := range cmd.Commands() {
 		complete(sub)
 	}
@@ -109,6 +110,17 @@ func complete(cmd *cobra.Command) {
 			return cmd.Help()
 		}
 	}
+}
+
+// exitAnnotation is where a command keeps its exit codes if they differ from the others'.
+const exitAnnotation = "exit codes"
+
+// exitCodes is the table that the command's help ends with.
+func exitCodes(cmd *cobra.Command) string {
+	if own := cmd.Annotations[exitAnnotation]; own != "" {
+		return own
+	}
+	return exitHelp
 }
 
 // args wraps an argument check so that its failure counts as wrong usage.

@@ -231,7 +231,7 @@ func pushes(info postgres.Info) bool {
 func (d *Deployment) takeBackup(ctx context.Context, c config.Cluster, conn connector, q BackupRequest, parent *repo.Backup, rep progress.Reporter) (repo.Backup, error) {
 	o := backup.Options{
 		Repo: d.Repo, Cluster: c.Name, SQL: conn.SQL, Replication: conn.Replication, Mode: backup.Mode(q.Mode),
-		Spread: c.Checkpoint == "spread", Workers: d.Config.WorkerCount(), Parent: parent, Label: q.Label, Progress: rep, Tool: d.Version,
+		Spread: c.Checkpoint == "spread", Workers: d.Config.WorkerCount(), Parent: parent, Full: q.Full, Label: q.Label, Progress: rep, Tool: d.Version,
 		WaitForWAL: func(ctx context.Context, tli pg.TimelineID, start, stop pg.LSN) error {
 			return d.waitForWAL(ctx, c, conn, tli, start, stop)
 		},

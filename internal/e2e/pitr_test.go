@@ -14,6 +14,7 @@ import (
 
 	"pileus/internal/pg"
 	"pileus/internal/pgtest"
+	"pileus/internal/repo"
 )
 
 // targets is how many random moments each server is restored to.
@@ -41,7 +42,13 @@ func pointInTime(t *testing.T, v pgtest.Version, f flavour, seed uint64) {
 	r.server.Pgbench("-i", "-q", "-s", "1")
 	receiver := r.receive()
 	l := newLedger(t, r.server, seed)
-	first := r.load(l, func() { r.run("backup", "src", "--mode", "files") }, func() { r.run("backup", "src", "--mode", "stream") })
+	first := r.load(l, func() { r.run("backup", "src", "--mode", "files") }, func() { r.run("backup", "src", "--mode", "stream") }, func() {
+		var b repo.Backup
+		r.runJSON(&b, "backup", "src", "--mode", "files")
+		if !b.Incremental || b.ReadWAL == 0 || b.Read >= b.Size {
+			t.Errorf("the third backup is not incremental: %+v", b)
+		}
+	})
 	r.caughtUp()
 	for i := range targets {
 		target := l.randomTarget(first)

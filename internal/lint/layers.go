@@ -20,8 +20,9 @@ var layers = []string{
 	"repo",      // the repository's format
 	"postgres",  // servers, connections, replication streams
 	"config",    // pileus.yaml
-	"backup",    // takes base backups
 	"archive",   // receives, pushes and fetches WAL
+	"changes",   // tells from WAL which pages changed
+	"backup",    // takes base backups
 	"restore",   // resolves a target and brings a cluster there
 	"ledger",    // events, audit and schedule in SQLite
 	"dbserver",  // one server of a managed cluster

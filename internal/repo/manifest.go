@@ -37,6 +37,10 @@ type Backup struct {
 	DataDirectory    string            `json:"data_directory,omitempty"`
 	Damage           []Damage          `json:"damage,omitempty"`
 	DamagedPages     int64             `json:"damaged_pages,omitempty"` // all of them; Damage lists the first
+	Incremental      bool              `json:"incremental"`             // only pages that changed since Parent were read
+	WhyFull          string            `json:"why_full,omitempty"`      // else: why all of them were
+	Read             int64             `json:"read,omitempty"`          // bytes of files
+	ReadWAL          int64             `json:"read_wal,omitempty"`      // bytes of WAL that told what changed
 	Files            int64             `json:"files"`
 	Size             int64             `json:"size"`   // bytes of the cluster
 	Stored           int64             `json:"stored"` // bytes this backup added to the repository

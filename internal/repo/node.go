@@ -1,7 +1,6 @@
 package repo
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,12 +14,12 @@ const PageSize = 8 << 10
 const MaxPatchPages = 32
 
 // Node is the page map of one file: where each of its bytes lives. The file's
-// content is zero bytes, over them the chunks, over them the patches; all of it
-// cut at Size. Patches lie one level deep: no page is in two patches.
+// content is zero bytes, over them the chunks, over them the patches one after the
+// other, so that of a page in several the last one counts (see Visible); all of it cut at Size.
 type Node struct {
 	Size    int64   // bytes of the file
 	Chunks  []Chunk // chunk i holds the file from i × ChunkSize
-	Patches []Patch // ascending by first page
+	Patches []Patch // older ones first, where they have pages in common
 }
 
 // Chunk is one aligned stretch of a file. Zero means all its bytes are zero and
@@ -126,11 +125,10 @@ func (n *Node) check() error {
 		}
 	}
 	pages := (n.Size + PageSize - 1) / PageSize
-	seen := map[uint32]bool{}
 	for i := range n.Patches {
 		p := &n.Patches[i]
 		if len(p.Pages) == 0 || len(p.Pages) > MaxPatchPages || p.Codec > CodecZstd ||
-			!slices.IsSorted(p.Pages) || int64(p.Pages[len(p.Pages)-1]) >= pages {
+			!ascending(p.Pages) || int64(p.Pages[len(p.Pages)-1]) >= pages {
 			return fmt.Errorf("%w: patch %d", errNode, i)
 		}
 		want := int64(len(p.Pages)) * PageSize
@@ -140,17 +138,40 @@ func (n *Node) check() error {
 		if int64(p.Length) != want {
 			return fmt.Errorf("%w: patch %d holds %d bytes for %d pages", errNode, i, p.Length, len(p.Pages))
 		}
-		for _, page := range p.Pages {
-			if seen[page] {
-				return fmt.Errorf("%w: page %d is patched twice", errNode, page)
-			}
-			seen[page] = true
-		}
-		if i > 0 && cmp.Less(p.Pages[0], n.Patches[i-1].Pages[0]) {
-			return fmt.Errorf("%w: patch %d is out of order", errNode, i)
-		}
 	}
 	return nil
+}
+
+func ascending(pages []uint32) bool {
+	for i := 1; i < len(pages); i++ {
+		if pages[i] <= pages[i-1] {
+			return false
+		}
+	}
+	return true
+}
+
+// Hidden stands for a page of a patch that a later patch has as well.
+const Hidden = ^uint32(0)
+
+// Visible lists each patch's pages, with Hidden for those that do not count, so that the patches can be
+// laid over the file in any order; nil for a patch none of whose pages counts.
+func (n *Node) Visible() [][]uint32 {
+	out, seen := make([][]uint32, len(n.Patches)), map[uint32]bool{}
+	for i := len(n.Patches) - 1; i >= 0; i-- {
+		pages, counts := slices.Clone(n.Patches[i].Pages), false
+		for k, page := range pages {
+			if seen[page] {
+				pages[k] = Hidden
+				continue
+			}
+			seen[page], counts = true, true
+		}
+		if counts {
+			out[i] = pages
+		}
+	}
+	return out
 }
 
 // ParseNode reads what MarshalBinary wrote.

@@ -25,6 +25,8 @@ type piece struct {
 	ref    repo.Ref
 	offset int64    // of a chunk, in the file
 	pages  []uint32 // of a patch: the pages its bytes are, one after the other
+
+	patched bool // a chunk that patches come over later
 }
 
 // spans orders pieces by where they lie and cuts them into runs to be read at once.

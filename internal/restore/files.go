@@ -109,14 +109,20 @@ func (w *writer) window(ctx context.Context, files []*target) error {
 			if n.Size != e.Size {
 				return fmt.Errorf("%s: its page map is of %d bytes, the file has %d: %w", e.Path, n.Size, e.Size, repo.ErrDamaged)
 			}
-			for i := range n.Chunks {
-				if c := &n.Chunks[i]; !c.Zero {
-					chunks = append(chunks, piece{file: t, ref: c.Ref, offset: int64(i) * repo.ChunkSize})
-					stored += int64(c.Length)
+			patched := map[int]bool{}
+			for i, pages := range n.Visible() {
+				if pages != nil {
+					patches = append(patches, piece{file: t, ref: n.Patches[i].Ref, pages: pages})
+				}
+				for _, page := range n.Patches[i].Pages {
+					patched[int(page)/(repo.ChunkSize/repo.PageSize)] = true
 				}
 			}
-			for i := range n.Patches {
-				patches = append(patches, piece{file: t, ref: n.Patches[i].Ref, pages: n.Patches[i].Pages})
+			for i := range n.Chunks {
+				if c := &n.Chunks[i]; !c.Zero {
+					chunks = append(chunks, piece{file: t, ref: c.Ref, offset: int64(i) * repo.ChunkSize, patched: patched[i]})
+					stored += int64(c.Length)
+				}
 			}
 		case e.Chunk != nil:
 			if int64(e.Chunk.Length) > e.Size {
@@ -199,12 +205,31 @@ type fileSink struct {
 	report progress.Reporter
 	file   *os.File
 	of     *target
+
+	from, to int64 // what was written in a row, and the disk may begin with
+}
+
+// settled notes that a stretch of the file has its final content.
+func (s *fileSink) settled(from, to int64) {
+	if s.to != from {
+		s.writeBack()
+		s.from = from
+	}
+	s.to = to
+}
+
+func (s *fileSink) writeBack() {
+	if s.from < s.to {
+		writeBack(s.file, s.from, s.to-s.from)
+	}
+	s.from, s.to = 0, 0
 }
 
 func (s *fileSink) close() error {
 	if s.file == nil {
 		return nil
 	}
+	s.writeBack()
 	err := s.file.Close()
 	s.file, s.of = nil, nil
 	return err
@@ -227,10 +252,17 @@ func (s *fileSink) take(p *piece, plain []byte) error {
 		if _, err := s.file.WriteAt(plain, p.offset); err != nil {
 			return err
 		}
+		if !p.patched {
+			s.settled(p.offset, p.offset+int64(len(plain)))
+		}
 		s.report.Add(int64(len(plain)))
 		return nil
 	}
 	for len(p.pages) > 0 {
+		if p.pages[0] == repo.Hidden {
+			plain, p.pages = plain[min(repo.PageSize, len(plain)):], p.pages[1:]
+			continue
+		}
 		// Pages that follow one another in the file are written at once.
 		n := 1
 		for n < len(p.pages) && p.pages[n] == p.pages[n-1]+1 {

@@ -121,38 +121,40 @@ func TestWritePatchesOverChunks(t *testing.T) {
 			n.Chunks = append(n.Chunks, repo.Chunk{Ref: ref})
 		}
 		pages := (size + repo.PageSize - 1) / repo.PageSize
-		chosen := rapid.SliceOfNDistinct(rapid.IntRange(0, pages-1), 0, min(pages, 20), rapid.ID).Draw(rt, "pages")
-		marked := make([]bool, pages)
-		for _, k := range chosen {
-			marked[k] = true
+		for range rapid.IntRange(1, 3).Draw(rt, "layers") { // a page may be in several patches
+			chosen := rapid.SliceOfNDistinct(rapid.IntRange(0, pages-1), 0, min(pages, 20), rapid.ID).Draw(rt, "pages")
+			marked := make([]bool, pages)
+			for _, k := range chosen {
+				marked[k] = true
+			}
+			var group []uint32
+			flush := func() {
+				if len(group) == 0 {
+					return
+				}
+				var body []byte
+				for _, k := range group {
+					body = append(body, want[int(k)*repo.PageSize:min((int(k)+1)*repo.PageSize, size)]...)
+				}
+				ref, err := w.Add(body)
+				if err != nil {
+					rt.Fatal(err)
+				}
+				n.Patches = append(n.Patches, repo.Patch{Pages: group, Ref: ref})
+				group = nil
+			}
+			for k, on := range marked {
+				if !on {
+					continue
+				}
+				copy(want[k*repo.PageSize:min((k+1)*repo.PageSize, size)], random(rng, repo.PageSize))
+				group = append(group, uint32(k))
+				if rapid.Bool().Draw(rt, "split") {
+					flush()
+				}
+			}
+			flush()
 		}
-		var group []uint32
-		flush := func() {
-			if len(group) == 0 {
-				return
-			}
-			var body []byte
-			for _, k := range group {
-				body = append(body, want[int(k)*repo.PageSize:min((int(k)+1)*repo.PageSize, size)]...)
-			}
-			ref, err := w.Add(body)
-			if err != nil {
-				rt.Fatal(err)
-			}
-			n.Patches = append(n.Patches, repo.Patch{Pages: group, Ref: ref})
-			group = nil
-		}
-		for k, on := range marked {
-			if !on {
-				continue
-			}
-			copy(want[k*repo.PageSize:min((k+1)*repo.PageSize, size)], random(rng, repo.PageSize))
-			group = append(group, uint32(k))
-			if rapid.Bool().Draw(rt, "split") {
-				flush()
-			}
-		}
-		flush()
 		ref, err := w.PutNode(n)
 		if err != nil {
 			rt.Fatal(err)

@@ -171,6 +171,15 @@ func (r *run) write(ctx context.Context) error {
 		return fmt.Errorf("open backup %s: %w", b.ID, err)
 	}
 	defer m.Close()
+	var trees []*tree
+	for _, dir := range r.place.roots() {
+		t, err := openTree(dir)
+		if err != nil {
+			return err
+		}
+		defer t.close()
+		trees = append(trees, t)
+	}
 	w := writer{repo: p.request.Repo, place: r.place, parallel: max(4, 2*r.opt.Workers), report: p.request.Report}
 	if err := w.all(ctx, m.Entries()); err != nil {
 		return fmt.Errorf("write backup %s to %s: %w", b.ID, p.DataDir, err)
@@ -180,11 +189,8 @@ func (r *run) write(ctx context.Context) error {
 		return err
 	}
 	p.request.Report.Stage("making it durable", 0)
-	for _, dir := range r.place.roots() {
-		if err := syncTree(dir); err != nil {
-			return err
-		}
-		if err := syncDir(dir); err != nil {
+	for _, t := range trees {
+		if err := t.sync(); err != nil {
 			return err
 		}
 	}

@@ -153,6 +153,9 @@ func (d *Decoder) LastRecord() pg.LSN { return d.last }
 // a page header in between.
 func (d *Decoder) End() pg.LSN { return d.end }
 
+// Pending tells, once Next needs to be fed, whether a record has begun that is not whole yet.
+func (d *Decoder) Pending() bool { return len(d.buf) > 0 }
+
 // Position is where the next piece has to start.
 func (d *Decoder) Position() pg.LSN { return d.pos + pg.LSN(len(d.in)) }
 

@@ -47,6 +47,7 @@ func (f *fields) u64() uint64 {
 }
 
 func (f *fields) lsn() pg.LSN             { return pg.LSN(f.u64()) }
+func (f *fields) oid() pg.OID             { return pg.OID(f.u32()) }
 func (f *fields) timeline() pg.TimelineID { return pg.TimelineID(f.u32()) }
 func (f *fields) timestamp() time.Time    { return timestamp(int64(f.u64())) }
 
@@ -79,9 +80,13 @@ func (f *fields) relations(n int) []pg.RelFile {
 	}
 	rels := make([]pg.RelFile, n)
 	for i := range rels {
-		rels[i] = pg.RelFile{Tablespace: pg.OID(f.u32()), Database: pg.OID(f.u32()), Relation: pg.OID(f.u32())}
+		rels[i] = f.relation()
 	}
 	return rels
+}
+
+func (f *fields) relation() pg.RelFile {
+	return pg.RelFile{Tablespace: f.oid(), Database: f.oid(), Relation: f.oid()}
 }
 
 // text reads a string that ends with a zero byte, and that byte.

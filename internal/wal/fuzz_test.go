@@ -59,4 +59,11 @@ func parseAll(r *wal.Record) {
 	_, _, _ = wal.ParseEndOfRecovery(r)
 	_, _, _ = wal.ParseBackupEnd(r)
 	_, _, _ = wal.ParseParameterChange(r)
+	_, _, _ = wal.ParseStorageCreate(r)
+	_, _, _ = wal.ParseStorageTruncate(r)
+	_, _, _ = wal.ParseDatabaseCreate(r)
+	_, _, _ = wal.ParseDatabaseDrop(r)
+	_, _, _ = wal.ParseTablespaceCreate(r)
+	_, _, _ = wal.ParseTablespaceDrop(r)
+	_, _, _ = wal.ParseRelationMap(r)
 }

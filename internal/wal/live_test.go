@@ -31,7 +31,10 @@ func TestServers(t *testing.T) {
 			if err := c.QueryRow(t.Context(), "select txid_current()::text::int").Scan(&from); err != nil {
 				t.Fatal(err)
 			}
-			workload(t, c, major)
+			elsewhere := filepath.Join(filepath.Dir(s.dir), "elsewhere")
+			s.mkdir(t, elsewhere)
+			workload(t, c, major, elsewhere)
+			truth := storageTruth(t, c)
 			commits := map[uint32]time.Time{}
 			rows, err := c.Query(t.Context(), `select x, pg_xact_commit_timestamp(x::text::xid) from generate_series($1::int, txid_current()::text::int - 1) x
 				where pg_xact_commit_timestamp(x::text::xid) is not null`, from)
@@ -65,6 +68,7 @@ func TestServers(t *testing.T) {
 				t.Errorf("commits (-server +decoded):\n%s", d)
 			}
 			seen.check(t, control)
+			seen.storage.check(t, truth, major, elsewhere)
 			checkEachSegment(t, s, control, seen)
 			if *record {
 				recordSegment(t, s, control, major)
@@ -87,6 +91,7 @@ type observed struct {
 	checkpoints   []wal.Checkpoint
 	switches      int
 	images        int
+	storage       storage
 	err           error
 	decoder       *wal.Decoder
 }
@@ -112,6 +117,7 @@ func (o *observed) take(t *testing.T, r *wal.Record) {
 			o.images++
 		}
 	}
+	o.storage.take(t, r)
 	if r.IsSwitch() {
 		o.switches++
 	}

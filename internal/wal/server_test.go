@@ -161,7 +161,7 @@ func (s *server) read(t *testing.T, seg pg.Segment) []byte {
 }
 
 // workload writes all kinds of WAL.
-func workload(t *testing.T, c *pgx.Conn, major int) {
+func workload(t *testing.T, c *pgx.Conn, major int, elsewhere string) {
 	t.Helper()
 	exec := func(sql string, args ...any) {
 		t.Helper()
@@ -221,6 +221,18 @@ func workload(t *testing.T, c *pgx.Conn, major int) {
 	exec("select " + start)
 	exec("select " + stop)
 	exec("delete from account where id % 2 = 0")
+	exec("create table shrinks as select generate_series(1, 10000) i")
+	exec("delete from shrinks where i > 10")
+	exec("vacuum shrinks")
+	exec("drop database other")
+	if major >= 15 {
+		exec("create database copied strategy file_copy")
+	}
+	exec("create tablespace elsewhere location '" + elsewhere + "'")
+	exec("create table inside (i int) tablespace elsewhere")
+	exec("drop table inside")
+	exec("drop tablespace elsewhere")
+	exec("vacuum full pg_class")
 }
 
 func lines(s string) []string { return strings.Split(strings.TrimRight(s, "\n"), "\n") }
