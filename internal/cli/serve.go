@@ -76,9 +76,6 @@ of pileus.yaml.`,
 
 func printStatus(w io.Writer, s service.Status) error {
 	fmt.Fprintf(w, "pileus %s serves since %s.\n", s.Version, s.Since.Format(time.RFC3339))
-	if s.Problem != "" {
-		fmt.Fprintf(w, "The clusters cannot be looked at: %s\n", s.Problem)
-	}
 	if len(s.Clusters) == 0 {
 		fmt.Fprintln(w, "There are no clusters. Name one in pileus.yaml, or create one with `aws rds create-db-cluster`.")
 		return nil

@@ -87,6 +87,13 @@ func (d *Deployment) With(c config.Cluster) *Deployment {
 	return &more
 }
 
+// Remembering is the same deployment, for who looks at backups again and again.
+func (d *Deployment) Remembering() *Deployment {
+	again := *d
+	again.Repo = d.Repo.Remembering()
+	return &again
+}
+
 func openStore(ctx context.Context, c config.Repository, create bool, patience time.Duration) (store.Store, error) {
 	st, err := store.Open(ctx, c.URL, store.Options{Create: create, S3: store.S3Options{
 		Endpoint: c.S3.Endpoint, Region: c.S3.Region, PathStyle: c.S3.PathStyle}})

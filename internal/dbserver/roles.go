@@ -7,8 +7,10 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"pileus/internal/postgres"
 )
@@ -110,6 +112,26 @@ func (s *Server) DropSlot(ctx context.Context, slot string) error {
 	defer conn.Close(context.WithoutCancel(ctx))
 	_, err = conn.SQL().Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", slot)
 	return err
+}
+
+// WaitReceiver waits until the WAL is streamed to Pileus.
+func (s *Server) WaitReceiver(ctx context.Context) error {
+	for {
+		conn, err := s.Connect(ctx, "postgres")
+		streaming := false
+		if err == nil {
+			err = conn.SQL().QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1 AND state = 'streaming')", postgres.DefaultApplicationName).Scan(&streaming)
+			conn.Close(context.WithoutCancel(ctx))
+		}
+		if err == nil && streaming {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(errors.New("nobody receives the server's WAL"), err, ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // adminRole is run in single-user mode, where no name of a superuser is needed and nobody

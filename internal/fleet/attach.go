@@ -13,6 +13,11 @@ import (
 // the configuration no longer names keeps its document, with its backups as retained.
 func (f *Fleet) attach(ctx context.Context) error {
 	for name, conf := range f.o.Deployment.Config.Clusters {
+		for _, c := range f.clusters {
+			if c.Archive == name || c.Identifier == name {
+				return fmt.Errorf("%s names a cluster %s, and serve has made one of that name itself: give yours another name", f.o.Deployment.Config.Path, name)
+			}
+		}
 		c, ok := f.attached[name]
 		if !ok {
 			id := derivedResourceID("cluster-", name)

@@ -70,7 +70,7 @@ func (f *Fleet) AutomatedBackups(ctx context.Context) ([]AutomatedBackup, error)
 		if c.Dropped {
 			continue
 		}
-		f.window(ctx, &c)
+		f.window(ctx, &c, fresh)
 		b := AutomatedBackup{Cluster: c, Status: StatusActive}
 		if c.Status == StatusRetained || !c.Deleted.IsZero() {
 			if c.Earliest.IsZero() {

@@ -9,9 +9,12 @@ import (
 	"pileus/internal/control"
 )
 
-// fresh is how old a look into the repository may be before another is taken. A
-// window that is too old is only ever too small.
-const fresh = time.Second
+// How old a look into the repository may be before another is taken: for who asks, and for
+// what goes on in the background. A window that is too old is only ever too small.
+const (
+	fresh   = time.Second
+	settled = 10 * time.Second
+)
 
 // catalog remembers what the repository says about each cluster in it, as clients poll.
 type catalog struct {
@@ -32,11 +35,16 @@ type catalogEntry struct {
 }
 
 func newCatalog(d *control.Deployment, now func() time.Time) *catalog {
-	return &catalog{d: d, now: now, entries: map[string]*catalogEntry{}}
+	return &catalog{d: d.Remembering(), now: now, entries: map[string]*catalogEntry{}}
 }
 
-// get is what the repository says about a cluster; nothing, if it does not have it.
+// get is what the repository says about a cluster now; nothing, if it does not have it.
 func (c *catalog) get(ctx context.Context, archive string) (control.ClusterView, error) {
+	return c.within(ctx, archive, fresh)
+}
+
+// within is what the repository said no longer ago than age.
+func (c *catalog) within(ctx context.Context, archive string, age time.Duration) (control.ClusterView, error) {
 	c.mu.Lock()
 	e, ok := c.entries[archive]
 	if !ok {
@@ -47,7 +55,7 @@ func (c *catalog) get(ctx context.Context, archive string) (control.ClusterView,
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.at.IsZero() && c.now().Sub(e.at) < fresh {
+	if !e.at.IsZero() && c.now().Sub(e.at) < age {
 		return e.view, nil
 	}
 	views, err := c.d.View(ctx, archive)

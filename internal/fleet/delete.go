@@ -64,6 +64,9 @@ func (f *Fleet) doDelete(ctx context.Context, c Cluster) error {
 			return fmt.Errorf("take the final snapshot %s; the cluster was not deleted: %w", name, err)
 		}
 	}
+	if err := f.rejoin(ctx, c); err != nil {
+		f.o.Log.Warn("a server is stopped without a receiver: the WAL since it was last received is in its data directory only", "cluster", c.Identifier, "error", err)
+	}
 	if err := f.halt(ctx, c); err != nil {
 		f.o.Log.Warn("a server that is to be deleted did not stop well", "cluster", c.Identifier, "error", err)
 	}

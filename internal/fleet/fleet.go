@@ -47,11 +47,10 @@ type Fleet struct {
 	engines    *engines
 	parameters *parameters
 
-	mu        sync.Mutex
-	state                         // guarded by mu
-	runtimes  map[string]*runtime // by ResourceID
-	failing   map[string]string   // what last went wrong with a background job, by its name
-	restoring map[string]int      // restores under way, by the archive that they read
+	mu       sync.Mutex
+	state                        // guarded by mu
+	runtimes map[string]*runtime // by ResourceID
+	failing  map[string]string   // what last went wrong with a background job, by its name
 
 	lifetime context.Context // of Run; set before ready is closed
 	ready    chan struct{}
@@ -84,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Fleet, error) {
 	}
 	f := &Fleet{o: o, catalog: newCatalog(o.Deployment, o.Now), engines: newEngines(o.BinDirs, o.Now), runtimes: map[string]*runtime{},
 		parameters: &parameters{owner: o.Owner, known: map[int][]Parameter{}},
-		failing:    map[string]string{}, restoring: map[string]int{}, ready: make(chan struct{})}
+		failing:    map[string]string{}, ready: make(chan struct{})}
 	if err := f.load(); err != nil {
 		return nil, err
 	}

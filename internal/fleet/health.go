@@ -30,17 +30,15 @@ const (
 	backupLate  = 26 * time.Hour // a day and some time for the backup itself
 )
 
-// Health tells how well each living cluster is protected.
-func (f *Fleet) Health(ctx context.Context) ([]Health, error) {
-	all, err := f.Clusters(ctx)
-	if err != nil {
-		return nil, err
-	}
+// Health tells how well each living cluster is protected. What the repository says of it may be ten
+// seconds old.
+func (f *Fleet) Health(ctx context.Context) []Health {
 	var out []Health
-	for _, c := range all {
+	for _, c := range f.living() {
+		f.window(ctx, &c, settled)
 		out = append(out, f.health(ctx, c))
 	}
-	return out, nil
+	return out
 }
 
 func (f *Fleet) health(ctx context.Context, c Cluster) Health {
@@ -60,7 +58,7 @@ func (f *Fleet) health(ctx context.Context, c Cluster) Health {
 	case StatusCreating, StatusFailed, StatusDeleting:
 		bad(c.Created, "it is %s. %s", c.Status, c.Problem)
 	}
-	v, err := f.catalog.get(ctx, c.Archive)
+	v, err := f.catalog.within(ctx, c.Archive, settled)
 	if err != nil {
 		bad(time.Time{}, "the repository cannot be read: %v", err)
 		return h

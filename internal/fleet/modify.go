@@ -33,6 +33,9 @@ func (f *Fleet) ModifyCluster(ctx context.Context, q ModifyCluster) (Cluster, er
 	if err := idle(c, "modified", StatusAvailable, StatusStopped); err != nil {
 		return Cluster{}, err
 	}
+	if c.Status == StatusStopped && q.Immediately && (later.Password != "" || c.Pending != nil && c.Pending.Password != "") {
+		return Cluster{}, fault(CodeClusterState, "DB cluster %s is stopped: start it to reset the master password.", c.Identifier)
+	}
 	changed := c.clone()
 	if err := f.settle(&changed, q.Settings); err != nil {
 		return Cluster{}, err
@@ -265,9 +268,6 @@ func (f *Fleet) setPassword(ctx context.Context, c Cluster, verifier string) err
 	s, _, err := f.server(ctx, c)
 	if err != nil {
 		return err
-	}
-	if c.Operation.From == StatusStopped {
-		return fault(CodeClusterState, "DB cluster %s is stopped: start it to reset the master password.", c.Identifier)
 	}
 	if err := s.SetMaster(ctx, c.MasterUsername, verifier); err != nil {
 		return fmt.Errorf("reset the master password: %w", err)

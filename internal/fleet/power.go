@@ -23,6 +23,9 @@ func (f *Fleet) StopCluster(ctx context.Context, id string) (Cluster, error) {
 }
 
 func (f *Fleet) doStop(ctx context.Context, c Cluster) error {
+	if err := f.rejoin(ctx, c); err != nil {
+		f.o.Log.Warn("a server is stopped without a receiver: the WAL since it was last received is in its data directory only", "cluster", c.Identifier, "error", err)
+	}
 	f.stopReaders(ctx, c)
 	if err := f.halt(ctx, c); err != nil {
 		return fmt.Errorf("stop the server: %w", err)

@@ -146,14 +146,6 @@ func (r *RestoreSource) target() restore.Target {
 // makes the server Pileus's own, and starts it. What an attempt before left is removed.
 func (f *Fleet) doRestore(ctx context.Context, c Cluster) error {
 	from := c.Operation.Restore
-	f.mu.Lock()
-	f.restoring[from.Cluster]++ // prune leaves its WAL alone
-	f.mu.Unlock()
-	defer func() {
-		f.mu.Lock()
-		f.restoring[from.Cluster]--
-		f.mu.Unlock()
-	}()
 	s, spec, err := f.server(ctx, c)
 	if err != nil {
 		return err

@@ -48,10 +48,10 @@ func (f *Fleet) Run(ctx context.Context) error {
 	}
 	f.lifetime = ctx
 	f.mu.Unlock()
-	close(f.ready)
-	for _, id := range ids {
+	for _, id := range ids { // before the operations, which may stop what runs
 		f.run(id)
 	}
+	close(f.ready)
 	for _, id := range readers {
 		f.resumeInstance(id)
 	}
@@ -100,6 +100,32 @@ func (f *Fleet) runtimeOf(id string) *runtime {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.runtimes[id]
+}
+
+// rejoin gives a cluster that is about to be stopped a receiver again, if a serve that was
+// killed left its server running without one: what was committed meanwhile must not be lost.
+func (f *Fleet) rejoin(ctx context.Context, c Cluster) error {
+	s, _, err := f.server(ctx, c)
+	if err != nil {
+		return err
+	}
+	if up, err := s.Running(); err != nil || !up || f.runtimeOf(c.ResourceID) != nil {
+		return err
+	}
+	r := &runtime{supervised: make(chan struct{}), received: make(chan struct{}), backing: make(chan struct{}, 1), stopSupervisor: func() {}}
+	close(r.supervised)
+	var rctx context.Context
+	rctx, r.stopReceiver = context.WithCancel(f.lifetime)
+	f.mu.Lock()
+	f.runtimes[c.ResourceID] = r
+	f.mu.Unlock()
+	f.work.Go(func() {
+		defer close(r.received)
+		f.receive(rctx, c)
+	})
+	ctx, cancel := context.WithTimeout(ctx, rejoinTime)
+	defer cancel()
+	return s.WaitReceiver(ctx)
 }
 
 // halt stops a cluster's server and then its receiver, so that all WAL up to the
@@ -166,8 +192,9 @@ func (f *Fleet) receive(ctx context.Context, c Cluster) {
 	})
 }
 
-// Times between the attempts of a background job.
+// Times between the attempts of a background job, and for a receiver to connect.
 const (
+	rejoinTime = 30 * time.Second
 	firstPause = time.Second
 	lastPause  = time.Minute
 )

@@ -95,7 +95,7 @@ func (f *Fleet) due(ctx context.Context, busy map[string]chan struct{}) []string
 // backupDue tells whether a cluster needs a backup: it has none that the WAL since reaches, or none
 // since its window last opened. After a failure it waits.
 func (f *Fleet) backupDue(ctx context.Context, c Cluster) bool {
-	v, err := f.catalog.get(ctx, c.Archive)
+	v, err := f.catalog.within(ctx, c.Archive, settled)
 	if err != nil {
 		return false // the repository is away; Health says so
 	}
@@ -173,6 +173,13 @@ func (f *Fleet) retentions() func(string) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	keep := map[string]time.Duration{}
+	for _, c := range f.retained {
+		keep[c.Archive] = retention(*c)
+		if c.Dropped || f.age(c.Deleted) > retention(*c) {
+			keep[c.Archive] = repo.SnapshotsOnly
+		}
+	}
+	// The living come last: whatever was deleted under the same name, theirs stays.
 	for _, c := range f.attached {
 		if conf, ok := f.conf(c); ok {
 			keep[c.Archive] = conf.Retention
@@ -181,15 +188,9 @@ func (f *Fleet) retentions() func(string) time.Duration {
 	for _, c := range f.clusters {
 		keep[c.Archive] = retention(*c)
 	}
-	for _, c := range f.retained {
-		keep[c.Archive] = retention(*c)
-		if c.Dropped || f.age(c.Deleted) > retention(*c) {
-			keep[c.Archive] = repo.SnapshotsOnly
-		}
-	}
-	for archive, n := range f.restoring {
-		if n > 0 {
-			delete(keep, archive)
+	for _, c := range f.clusters {
+		if c.Operation != nil && c.Operation.Restore != nil {
+			delete(keep, c.Operation.Restore.Cluster)
 		}
 	}
 	return func(archive string) time.Duration { return keep[archive] }

@@ -238,9 +238,11 @@ func (f *Fleet) chooseArchive(ctx context.Context, c *Cluster) (string, error) {
 		return "", err
 	}
 	taken := func(name string) bool {
-		for _, o := range f.clusters {
-			if o.Archive == name {
-				return true
+		for _, known := range []map[string]*Cluster{f.clusters, f.attached, f.retained} {
+			for _, o := range known {
+				if o.Archive == name {
+					return true
+				}
 			}
 		}
 		_, configured := f.o.Deployment.Config.Clusters[name]

@@ -4,12 +4,22 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Clusters lists the living clusters, by identifier.
 func (f *Fleet) Clusters(ctx context.Context) ([]Cluster, error) {
+	out := f.living()
+	for i := range out {
+		f.window(ctx, &out[i], fresh)
+	}
+	return out, nil
+}
+
+// living lists the living clusters without their windows, by identifier.
+func (f *Fleet) living() []Cluster {
 	f.mu.Lock()
 	var out []Cluster
 	for _, c := range f.clusters {
@@ -22,10 +32,7 @@ func (f *Fleet) Clusters(ctx context.Context) ([]Cluster, error) {
 	}
 	f.mu.Unlock()
 	slices.SortFunc(out, func(a, b Cluster) int { return cmp.Compare(a.Identifier, b.Identifier) })
-	for i := range out {
-		f.window(ctx, &out[i])
-	}
-	return out, nil
+	return out
 }
 
 // Cluster is one living cluster, by its identifier or ARN.
@@ -38,7 +45,7 @@ func (f *Fleet) Cluster(ctx context.Context, idOrARN string) (Cluster, error) {
 	}
 	out := f.seen(c)
 	f.mu.Unlock()
-	f.window(ctx, &out)
+	f.window(ctx, &out, fresh)
 	return out, nil
 }
 
@@ -83,8 +90,8 @@ func (f *Fleet) members(cluster string) []*Instance {
 
 // window fills in what the repository says. A repository that does not answer leaves
 // it empty: nothing can be restored now.
-func (f *Fleet) window(ctx context.Context, c *Cluster) {
-	v, err := f.catalog.get(ctx, c.Archive)
+func (f *Fleet) window(ctx context.Context, c *Cluster, age time.Duration) {
+	v, err := f.catalog.within(ctx, c.Archive, age)
 	if err != nil {
 		f.o.Log.Warn("the repository does not say what can be restored", "cluster", c.Identifier, "error", err)
 		return

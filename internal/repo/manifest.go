@@ -382,7 +382,7 @@ func (r *Repository) Backups(ctx context.Context, cluster string) iter.Seq2[Back
 				return
 			}
 			id := info.Key[len(prefix):]
-			b, err := r.Backup(ctx, cluster, id)
+			b, err := r.head(ctx, cluster, id)
 			if errors.Is(err, store.ErrNotFound) || errors.Is(err, ErrNotFound) {
 				continue // pruned meanwhile
 			}
@@ -392,6 +392,22 @@ func (r *Repository) Backups(ctx context.Context, cluster string) iter.Seq2[Back
 			}
 		}
 	}
+}
+
+// head is Backup, or what is remembered of it.
+func (r *Repository) head(ctx context.Context, cluster, id string) (Backup, error) {
+	if r.heads == nil {
+		return r.Backup(ctx, cluster, id)
+	}
+	key := manifestKey(cluster, id)
+	if known, ok := r.heads.Load(key); ok {
+		return known.(Backup), nil
+	}
+	b, err := r.Backup(ctx, cluster, id)
+	if err == nil {
+		r.heads.Store(key, b)
+	}
+	return b, err
 }
 
 // NewBackupID makes an ID that sorts by time.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"time"
 
 	"filippo.io/age"
@@ -57,6 +58,15 @@ type Repository struct {
 	master []byte // the repository key; nil if it is not encrypted
 	code   coder
 	opt    Options
+	heads  *sync.Map // manifest key to Backup, see Remembering; nil: nothing is remembered
+}
+
+// Remembering is the same repository, for who lists backups again and again: it reads the head
+// of each manifest once, as manifests never change. That one is damaged later it does not notice.
+func (r *Repository) Remembering() *Repository {
+	again := *r
+	again.heads = &sync.Map{}
+	return &again
 }
 
 // Init creates a repository in st. With key slots it is encrypted under a new

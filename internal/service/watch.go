@@ -25,7 +25,6 @@ type Status struct {
 	Version   string          `json:"version"`
 	Since     time.Time       `json:"since"` // of this process
 	Looked    time.Time       `json:"looked"`
-	Problem   string          `json:"problem,omitempty"` // why the fleet could not be looked at
 	Clusters  []ClusterStatus `json:"clusters"`
 	Protected bool            `json:"protected"` // all that run
 }
@@ -52,11 +51,10 @@ type watch struct {
 	d     *control.Deployment
 	since time.Time
 
-	mu      sync.Mutex
-	looked  time.Time
-	problem string
-	health  []fleet.Health
-	size    int64 // of the repository in bytes; -1: not known
+	mu     sync.Mutex
+	looked time.Time
+	health []fleet.Health
+	size   int64 // of the repository in bytes; -1: not known
 }
 
 func newWatch(f *fleet.Fleet, d *control.Deployment) *watch {
@@ -85,15 +83,13 @@ func every(ctx context.Context, pause time.Duration, do func(context.Context)) {
 func (w *watch) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	health, err := w.fleet.Health(ctx)
+	health := w.fleet.Health(ctx)
+	if ctx.Err() != nil {
+		return // half a look is none; healthz tells when there is none for long
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.looked, w.problem = time.Now().UTC(), ""
-	if err != nil {
-		w.problem = err.Error()
-		return
-	}
-	w.health = health
+	w.looked, w.health = time.Now().UTC(), health
 }
 
 func (w *watch) measure(ctx context.Context) {
@@ -110,7 +106,7 @@ func (w *watch) measure(ctx context.Context) {
 func (w *watch) report() Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := Status{Version: w.d.Version, Since: w.since, Looked: w.looked, Problem: w.problem, Clusters: []ClusterStatus{}, Protected: w.problem == ""}
+	s := Status{Version: w.d.Version, Since: w.since, Looked: w.looked, Clusters: []ClusterStatus{}, Protected: true}
 	for _, h := range w.health {
 		s.Clusters = append(s.Clusters, ClusterStatus{Identifier: h.Cluster.Identifier, Attached: h.Cluster.Attached, Status: string(h.Cluster.Status),
 			Protected: h.Protected, Since: known(h.Since), Why: h.Why, Earliest: known(h.Cluster.Earliest), Latest: known(h.Cluster.Latest),
@@ -142,9 +138,6 @@ func (w *watch) healthz(rw http.ResponseWriter, _ *http.Request) {
 		Status  string   `json:"status"`
 		Reasons []string `json:"reasons,omitempty"`
 	}{Status: "ok"}
-	if s.Problem != "" {
-		answer.Reasons = append(answer.Reasons, "the clusters cannot be looked at")
-	}
 	if since := time.Since(s.Looked); !s.Looked.IsZero() && since > stuckAfter || s.Looked.IsZero() && time.Since(w.since) > stuckAfter {
 		answer.Reasons = append(answer.Reasons, "the clusters were not looked at for "+since.Round(time.Second).String())
 	}
