@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -18,18 +19,24 @@ import (
 // Ledger is one file. Its methods may be called concurrently.
 type Ledger struct{ db *sql.DB }
 
-// schemaVersion is written to the file as PRAGMA user_version.
-const schemaVersion = 1
+// What the file says it is: PRAGMA application_id, the letters PILE, and PRAGMA user_version.
+const (
+	application   = 0x50494c45
+	schemaVersion = 1
+)
 
-// The audit log takes entries and nothing else: triggers refuse to change or remove one.
+// The audit log takes entries and nothing else: triggers refuse to change or remove one. The one for
+// INSERT is about REPLACE, which removes what is in its way without asking that for DELETE.
 const schema = `
 CREATE TABLE event (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, source_type TEXT NOT NULL, source TEXT NOT NULL, arn TEXT NOT NULL, categories TEXT NOT NULL, message TEXT NOT NULL);
 CREATE INDEX event_at ON event (at);
 CREATE TABLE audit (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, request TEXT NOT NULL, access_key TEXT NOT NULL, role TEXT NOT NULL, address TEXT NOT NULL, action TEXT NOT NULL, resource TEXT NOT NULL, parameters TEXT NOT NULL, result TEXT NOT NULL, status INTEGER NOT NULL);
 CREATE INDEX audit_at ON audit (at);
+CREATE TRIGGER audit_insert BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id) BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 CREATE TRIGGER audit_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 CREATE TRIGGER audit_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 CREATE TABLE attempt (subject TEXT NOT NULL, kind TEXT NOT NULL, at INTEGER NOT NULL, failures INTEGER NOT NULL, error TEXT NOT NULL, PRIMARY KEY (subject, kind));
+PRAGMA application_id = 0x50494c45;
 PRAGMA user_version = 1;
 `
 
@@ -71,7 +78,8 @@ func open(ctx context.Context, path string) (*Ledger, error) {
 	if err := errors.Join(f.Chmod(0o600), f.Close()); err != nil {
 		return nil, fmt.Errorf("open the ledger: %w", err)
 	}
-	db, err := sql.Open("sqlite", "file:"+strings.ReplaceAll(path, "?", "%3f")+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
+	name := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"}
+	db, err := sql.Open("sqlite", name.String())
 	if err != nil {
 		return nil, fmt.Errorf("open the ledger: %w", err)
 	}
@@ -84,7 +92,10 @@ func open(ctx context.Context, path string) (*Ledger, error) {
 }
 
 func (l *Ledger) prepare(ctx context.Context) error {
-	var version, tables int
+	var id, version, tables int
+	if err := l.db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
+		return err
+	}
 	if err := l.db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 		return err
 	}
@@ -92,7 +103,7 @@ func (l *Ledger) prepare(ctx context.Context) error {
 		return err
 	}
 	switch {
-	case version == 0 && tables == 0:
+	case id == 0 && version == 0 && tables == 0:
 		tx, err := l.db.BeginTx(ctx, nil)
 		if err != nil {
 			return err
@@ -101,7 +112,7 @@ func (l *Ledger) prepare(ctx context.Context) error {
 			return errors.Join(err, tx.Rollback())
 		}
 		return tx.Commit()
-	case version != schemaVersion:
+	case id != application || version != schemaVersion:
 		return errForeign
 	}
 	var check string

@@ -85,10 +85,15 @@ func TestAuditIsAppendOnly(t *testing.T) {
 	db, err := sql.Open("sqlite", path)
 	must(t, err)
 	defer db.Close()
-	for _, q := range []string{"DELETE FROM audit", "UPDATE audit SET result = 'x'"} {
+	for _, q := range []string{"DELETE FROM audit", "UPDATE audit SET result = 'x'",
+		"REPLACE INTO audit SELECT id, 0, request, access_key, role, address, action, resource, parameters, 'x', status FROM audit"} {
 		if _, err := db.Exec(q); err == nil {
 			t.Errorf("%s succeeded", q)
 		}
+	}
+	got, err = l.AuditLog(t.Context(), ledger.AuditQuery{})
+	if diff := cmp.Diff([]ledger.AuditEntry{second, first}, got); err != nil || diff != "" {
+		t.Errorf("afterwards: %v %s", err, diff)
 	}
 }
 
@@ -150,5 +155,79 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 	if got, err := l.Events(t.Context(), ledger.EventQuery{}); err != nil || len(got) != 80 {
 		t.Errorf("%d events, %v", len(got), err)
+	}
+}
+
+// TestFolderNames: what stands in a folder's name is no part of SQLite's URI.
+func TestFolderNames(t *testing.T) {
+	for _, name := range []string{"a b", "50%41", "a#b", "a?mode=memory", "ä&b=c", "a:b"} {
+		path := filepath.Join(t.TempDir(), name, "ledger")
+		must(t, os.Mkdir(filepath.Dir(path), 0o700))
+		l, notice := open(t, path)
+		must(t, l.AddEvent(t.Context(), ledger.Event{Time: time.Now(), Message: "x"}))
+		must(t, l.Close())
+		if info, err := os.Stat(path); err != nil || info.Size() == 0 || notice != "" {
+			t.Errorf("%q: the file is not where it should be: %v, %q", name, err, notice)
+		}
+		l, _ = open(t, path)
+		if got, err := l.Events(t.Context(), ledger.EventQuery{}); err != nil || len(got) != 1 {
+			t.Errorf("%q: %d events, %v", name, len(got), err)
+		}
+	}
+}
+
+// TestForeignDatabase: another program's file may have our version number by chance.
+func TestForeignDatabase(t *testing.T) {
+	for name, text := range map[string]string{
+		"same version": "CREATE TABLE theirs (x); PRAGMA user_version = 1",
+		"newer":        "CREATE TABLE event (x); PRAGMA user_version = 99",
+		"empty":        "PRAGMA user_version = 1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "ledger")
+			db, err := sql.Open("sqlite", path)
+			must(t, err)
+			_, err = db.Exec(text)
+			must(t, errors.Join(err, db.Close()))
+			l, notice := open(t, path)
+			if notice == "" {
+				t.Error("nothing is said of it")
+			}
+			must(t, l.Audit(t.Context(), ledger.AuditEntry{Time: time.Now()}))
+		})
+	}
+}
+
+// TestDamagedPages: a ledger with overwritten pages, or cut short, is replaced, and the damaged one kept.
+func TestDamagedPages(t *testing.T) {
+	for name, damage := range map[string]func(b []byte) []byte{
+		"overwritten": func(b []byte) []byte {
+			for i := 4096; i < len(b); i++ {
+				b[i] ^= 0x5a
+			}
+			return b
+		},
+		"cut":    func(b []byte) []byte { return b[:len(b)/2+7] },
+		"header": func(b []byte) []byte { return append(make([]byte, 512), b[512:]...) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "ledger")
+			l, _ := open(t, path)
+			for range 200 {
+				must(t, l.Audit(t.Context(), ledger.AuditEntry{Time: time.Now(), Action: "CreateDBCluster", Resource: "a"}))
+			}
+			must(t, l.Close())
+			b, err := os.ReadFile(path)
+			must(t, err)
+			must(t, os.WriteFile(path, damage(b), 0o600))
+			l, notice := open(t, path)
+			if notice == "" {
+				t.Error("nothing is said of it")
+			}
+			must(t, l.Audit(t.Context(), ledger.AuditEntry{Time: time.Now()}))
+			if aside, err := filepath.Glob(path + ".damaged-*"); err != nil || len(aside) == 0 {
+				t.Errorf("%v %v", aside, err)
+			}
+		})
 	}
 }
