@@ -28,7 +28,7 @@ Databases live on when serve ends, and the next serve adopts them. It logs JSON 
 standard error, and answers GET /healthz and GET /metrics.`,
 		Example: `  pileus key create --name me
   pileus serve
-  aws --endpoint-url http://127.0.0.1:8432 rds describe-db-clusters`,
+  aws --region us-east-1 --endpoint-url http://127.0.0.1:8432 rds describe-db-clusters`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := a.openFor(cmd.Context(), control.Patient)

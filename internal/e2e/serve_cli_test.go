@@ -39,6 +39,7 @@ func (p *plane) rds(args ...string) string {
 
 // TestServeAWSCLI walks the commands that operators know, on a cluster under load.
 func TestServeAWSCLI(t *testing.T) {
+	t.Parallel()
 	p := newPlane(t)
 	ctx := t.Context()
 	p.server.Exec("CREATE TABLE public.t (x int PRIMARY KEY, at timestamptz DEFAULT clock_timestamp())")

@@ -41,6 +41,7 @@ func code(err error) string {
 
 // TestServeLifeCycle walks what becomes of a cluster from its creation to its deletion and after.
 func TestServeLifeCycle(t *testing.T) {
+	t.Parallel()
 	p := newPlane(t)
 	ctx := t.Context()
 	c := p.create("orders")

@@ -18,6 +18,7 @@ import (
 // TestServeKilled kills serve at random moments of every long operation. The next serve must bring each
 // to a truthful end, and the databases must not notice.
 func TestServeKilled(t *testing.T) {
+	t.Parallel()
 	p := newPlane(t)
 	ctx := t.Context()
 	c := p.create("orders")

@@ -10,6 +10,7 @@ import (
 
 // TestServeRestores creates a cluster, damages it and restores it, by time and from a snapshot.
 func TestServeRestores(t *testing.T) {
+	t.Parallel()
 	p := newPlane(t)
 	c := p.create("orders")
 	conn := p.sql(c)
