@@ -146,7 +146,7 @@ func resumes(ranges []Range, path pg.History, at pg.LSN, size int64) (next pg.LS
 		return 0, false // it has grown since at was its end
 	}
 	for _, rg := range ranges {
-		start, end := onPath(rg, path)
+		start, end := onPath(rg, path, size)
 		if start < end && start > at && (!ok || start < next) {
 			next, ok = start, true
 		}
@@ -154,15 +154,16 @@ func resumes(ranges []Range, path pg.History, at pg.LSN, size int64) (next pg.LS
 	return next, ok
 }
 
-// onPath is what of a range belongs to the path; start = end: nothing.
-func onPath(rg Range, path pg.History) (start, end pg.LSN) {
+// onPath is what of a range belongs to the path; start = end: nothing. The segment in which a timeline
+// begins has a copy of the older one's WAL as well.
+func onPath(rg Range, path pg.History, size int64) (start, end pg.LSN) {
 	if !path.Contains(rg.Timeline) {
 		return 0, 0
 	}
 	start, end = rg.Start, rg.End
 	for _, e := range path.Entries {
 		if e.Timeline < rg.Timeline {
-			start = max(start, e.End)
+			start = max(start, pg.SegmentAt(e.Timeline, e.End, size).Start())
 		}
 		if e.Timeline == rg.Timeline {
 			end = min(end, e.End)

@@ -18,7 +18,7 @@ var ErrNoSuchFile = errors.New("no such file in the archive")
 
 // Fetch writes one file of the archive to dest, for restore_command: a segment, of
 // which an unfinished one is filled up with zeros, or a timeline's history.
-// dest appears whole and checked, or not at all. Errors: ErrNoSuchFile; *GapError
+// dest appears whole and checked, or not at all; an Ahead may have it ready. Errors: ErrNoSuchFile; *GapError
 // when later WAL is known; anything else means that it is not known whether the
 // file exists.
 func Fetch(ctx context.Context, r *repo.Repository, c repo.Cluster, name, dest string) error {
@@ -28,6 +28,9 @@ func Fetch(ctx context.Context, r *repo.Repository, c repo.Cluster, name, dest s
 	seg, err := pg.ParseSegmentName(name, c.SegmentSize)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, ErrNoSuchFile) // backup history files, .partial
+	}
+	if takeAhead(seg, dest) {
+		return nil
 	}
 	src, err := openStored(ctx, r, c, seg)
 	length := seg.Size

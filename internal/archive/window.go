@@ -210,7 +210,7 @@ func (v *survey) redundant(iv Interval) bool {
 func (v *survey) gaps(path pg.History) {
 	at, ok := pg.LSN(0), false
 	for _, rg := range v.ranges {
-		if start, end := onPath(rg, path); start < end && (!ok || start < at) {
+		if start, end := onPath(rg, path, v.cluster.SegmentSize); start < end && (!ok || start < at) {
 			at, ok = start, true
 		}
 	}

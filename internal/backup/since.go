@@ -132,7 +132,7 @@ func (s *walSource) local(at pg.LSN, buf []byte) (int, error) {
 			continue
 		}
 		seg := pg.SegmentAt(tli, at, s.size)
-		f, err := os.Open(filepath.Join(s.dir, seg.String()))
+		f, err := os.Open(filepath.Join(s.dir, seg.Name()))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		} else if err != nil {

@@ -56,7 +56,7 @@ func TestWithoutItsWALABackupReadsEverything(t *testing.T) {
 
 		// A hole: the segment after the parent is neither in the repository nor in pg_wal.
 		l.server.SwitchWAL()
-		lost := filepath.Join(l.server.Instance.DataDir, "pg_wal", pg.SegmentAt(1, l.server.LSN(), first.SegmentSize).String())
+		lost := filepath.Join(l.server.Instance.DataDir, "pg_wal", pg.SegmentAt(1, l.server.LSN(), first.SegmentSize).Name())
 		table("b")
 		l.server.SwitchWAL()
 		l.check(os.Rename(lost, lost+".away"))

@@ -36,7 +36,7 @@ func (f folder) pieces(_ context.Context, from, to pg.LSN) iter.Seq2[archive.Pie
 				yield(archive.Piece{}, errLost)
 				return
 			}
-			b, err := os.ReadFile(filepath.Join(f.dir, seg.String()))
+			b, err := os.ReadFile(filepath.Join(f.dir, seg.Name()))
 			if err != nil {
 				yield(archive.Piece{}, err)
 				return

@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
+	"pileus/internal/archive"
 	"pileus/internal/pg"
 	"pileus/internal/postgres"
 )
@@ -41,6 +43,8 @@ func (r *run) recover(ctx context.Context) (err error) {
 	}()
 	p.request.Report.Stage("replaying WAL", p.WALBytes)
 	r.since = time.Now()
+	stopAhead := r.readAhead(ctx)
+	defer stopAhead()
 	// hot_standby is off: nobody asks before the end, and the settings that a
 	// standby needs as large as the source's do not matter then.
 	err = in.Start(ctx, postgres.StartOptions{NoWait: true, Env: p.request.Env, Settings: map[string]string{
@@ -55,6 +59,7 @@ func (r *run) recover(ctx context.Context) (err error) {
 		}
 		return fmt.Errorf("%w %s; the server did not promote: %w", ErrNotPromoted, p.Resolution.EndLSN, err)
 	}
+	stopAhead()
 	r.lap("replay", p.WALBytes)
 	if err := r.mark(StageVerifying); err != nil {
 		return err
@@ -72,6 +77,22 @@ func (r *run) recover(ctx context.Context) (err error) {
 		return nil
 	}
 	return r.open(ctx, in)
+}
+
+// readAhead has WAL ready when the server asks for it, until stop is called.
+func (r *run) readAhead(ctx context.Context) (stop func()) {
+	p := r.plan
+	ctx, cancel := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() {
+		path, err := archive.History(ctx, p.request.Repo, p.Source, p.Resolution.Timeline)
+		if err != nil {
+			return // the server will ask for it as well, and is told
+		}
+		a := archive.Ahead{Repo: p.request.Repo, Cluster: p.cluster, Path: path, Dir: filepath.Join(p.DataDir, "pg_wal"), Own: p.owner.Chown}
+		a.Run(ctx, p.WALFrom, p.WALTo)
+	})
+	return func() { cancel(); done.Wait() }
 }
 
 // open starts the cluster with the settings it is to keep. From here on it may be
