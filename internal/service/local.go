@@ -25,15 +25,31 @@ func listenLocal(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("prepare the status socket: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	var l *net.UnixListener
+	err := shortly(path, func(name string) (err error) {
+		l, err = net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open the status socket %s: %w", path, err)
 	}
+	l.SetUnlinkOnClose(false) // by then its short name may be another folder's
 	if err := os.Chmod(path, 0o600); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("protect the status socket: %w", err)
 	}
 	return l, nil
+}
+
+// shortly calls do with a name for the path of a socket that lives as long as the call. The
+// kernel takes 107 bytes for such a path, and a state folder may be deeper.
+func shortly(path string, do func(name string) error) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close() // it was only looked through
+	return do(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
 }
 
 // ErrNotServing: no service runs on this state folder.
@@ -48,8 +64,12 @@ func Ask(ctx context.Context, cfg *config.Config) (Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
 	var s Status
-	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (conn net.Conn, err error) {
+		err = shortly(path, func(name string) (err error) {
+			conn, err = (&net.Dialer{}).DialContext(ctx, "unix", name)
+			return err
+		})
+		return conn, err
 	}}}
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://serve/status", nil)
@@ -59,6 +79,9 @@ func Ask(ctx context.Context, cfg *config.Config) (Status, error) {
 	resp, err := client.Do(req)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return s, fmt.Errorf("%w (no answer on %s)", ErrNotServing, path)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return s, fmt.Errorf("%s belongs to the account of `pileus serve`: ask as that account, or as root: %w", path, err)
 	}
 	if err != nil {
 		return s, fmt.Errorf("ask `pileus serve`: %w", err)

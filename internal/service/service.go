@@ -107,11 +107,13 @@ func (s *service) run(ctx context.Context, dir string, api http.Handler) error {
 	if err != nil {
 		return err
 	}
-	local, err := listenLocal(SocketPath(s.o.Deployment.Config))
+	socket := SocketPath(s.o.Deployment.Config)
+	local, err := listenLocal(socket)
 	if err != nil {
 		tcp.Close()
 		return err
 	}
+	defer os.Remove(socket) // the next service would remove it too
 	public := http.NewServeMux()
 	public.Handle("/", api)
 	public.HandleFunc("GET /healthz", s.watch.healthz)
@@ -146,6 +148,11 @@ func (s *service) run(ctx context.Context, dir string, api http.Handler) error {
 		s.o.Ready(tcp.Addr())
 	}
 	notify("READY=1")
+	g.Go(func() error {
+		<-ctx.Done()
+		notify("STOPPING=1")
+		return nil
+	})
 	err = g.Wait()
 	s.o.Log.Info("stopped; databases go on")
 	return err
@@ -161,10 +168,10 @@ func (s *service) listen() (net.Listener, error) {
 	if c.TLSCertFile == "" {
 		return l, nil
 	}
-	cert, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile)
+	cert, err := newCertificate(c.TLSCertFile, c.TLSKeyFile, s.o.Log)
 	if err != nil {
 		l.Close()
-		return nil, fmt.Errorf("load the certificate of serve.tls_cert_file: %w", err)
+		return nil, err
 	}
-	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}), nil
+	return tls.NewListener(l, &tls.Config{GetCertificate: cert.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}), nil
 }
