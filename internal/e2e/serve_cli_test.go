@@ -164,6 +164,15 @@ func (p *plane) watched() {
 			p.t.Errorf("pileus status does not say %q:\n%s", want, out)
 		}
 	}
+	out = p.run("audit", "--since", "1h ago")
+	for _, want := range []string{"RestoreDBClusterToPointInTime", operatorKey, "AccessDenied", readerKey, "DBClusterIdentifier=newer"} {
+		if !strings.Contains(out, want) {
+			p.t.Errorf("pileus audit does not say %q:\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "DescribeDB") {
+		p.t.Error("what only reads is in the audit log")
+	}
 	if status, _ := get("/anything"); status == http.StatusOK {
 		p.t.Error("an unsigned request was answered")
 	}

@@ -93,7 +93,8 @@ func TestResourceIDs(t *testing.T) {
 	if a == b || len(a) != len("cluster-")+26 {
 		t.Error(a, b)
 	}
-	if derivedResourceID("cluster-", "x") != derivedResourceID("cluster-", "x") || derivedResourceID("cluster-", "x") == derivedResourceID("cluster-", "y") {
+	x := derivedResourceID("cluster-", "x")
+	if again := derivedResourceID("cluster-", "x"); x != again || x == derivedResourceID("cluster-", "y") {
 		t.Error("a derived ID does not follow from the name")
 	}
 }

@@ -91,6 +91,19 @@ func open(ctx context.Context, path string) (*Ledger, error) {
 	return l, nil
 }
 
+// Read opens a ledger that another process may be writing, to look at it.
+func Read(ctx context.Context, path string) (*Ledger, error) {
+	name := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: "mode=ro&_pragma=busy_timeout(10000)&_pragma=query_only(1)"}
+	db, err := sql.Open("sqlite", name.String())
+	if err != nil {
+		return nil, fmt.Errorf("open the ledger: %w", err)
+	}
+	if err := db.PingContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the ledger %s: %w", path, err), db.Close())
+	}
+	return &Ledger{db}, nil
+}
+
 func (l *Ledger) prepare(ctx context.Context) error {
 	var id, version, tables int
 	if err := l.db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {

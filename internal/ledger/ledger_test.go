@@ -82,6 +82,16 @@ func TestAuditIsAppendOnly(t *testing.T) {
 	if diff := cmp.Diff([]ledger.AuditEntry{first}, got); err != nil || diff != "" {
 		t.Errorf("%v %s", err, diff)
 	}
+	reader, err := ledger.Read(t.Context(), path) // while it is written
+	must(t, err)
+	got, err = reader.AuditLog(t.Context(), ledger.AuditQuery{Limit: 1})
+	if diff := cmp.Diff([]ledger.AuditEntry{second}, got); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	if err := reader.Audit(t.Context(), first); err == nil {
+		t.Error("a reader can write")
+	}
+	must(t, reader.Close())
 	db, err := sql.Open("sqlite", path)
 	must(t, err)
 	defer db.Close()

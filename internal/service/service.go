@@ -52,7 +52,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer unlock()
 
-	book, notice, err := ledger.Open(ctx, filepath.Join(dir, "ledger.sqlite"))
+	book, notice, err := ledger.Open(ctx, ledgerPath(cfg))
 	if err != nil {
 		return err
 	}
