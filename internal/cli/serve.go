@@ -76,8 +76,13 @@ of pileus.yaml.`,
 
 func printStatus(w io.Writer, s service.Status) error {
 	fmt.Fprintf(w, "pileus %s serves since %s.\n", s.Version, s.Since.Format(time.RFC3339))
-	if len(s.Clusters) == 0 {
+	if s.Problem != "" {
+		fmt.Fprintf(w, "NOT KNOWN whether all is well: %s\n", s.Problem)
+	}
+	if len(s.Clusters) == 0 && s.Problem == "" {
 		fmt.Fprintln(w, "There are no clusters. Name one in pileus.yaml, or create one with `aws rds create-db-cluster`.")
+	}
+	if len(s.Clusters) == 0 {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

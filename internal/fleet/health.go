@@ -76,19 +76,23 @@ func (f *Fleet) health(ctx context.Context, c Cluster) Health {
 		bad(time.Time{}, "WAL was lost; the next backup, which begins by itself, closes the gap")
 	}
 	f.receiverHealth(&h, v.Receiver, bad)
+	f.jobsHealth(c, bad)
 	h.Protected = len(h.Why) == 0
 	if h.Protected {
 		h.Since = c.Earliest
 	}
+	return h
+}
+
+// jobsHealth tells which background jobs of a cluster fail.
+func (f *Fleet) jobsHealth(c Cluster, bad func(time.Time, string, ...any)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, job := range []string{"supervise ", "receive ", "backup "} {
 		if problem := f.failing[job+c.ResourceID]; problem != "" {
-			h.Why = append(h.Why, problem)
-			h.Protected = false
+			bad(time.Time{}, "%s", problem)
 		}
 	}
-	return h
 }
 
 // receiverHealth judges the receiver by the status that it writes.

@@ -22,7 +22,7 @@ func (w *watch) metrics() http.Handler {
 		return prometheus.NewDesc("pileus_"+name, help, labels, nil)
 	}
 	c := &collector{w: w,
-		protected:   d("cluster_protected", "1 if everything committed can be restored as it should, else 0.", "cluster"),
+		protected:   d("cluster_protected", "1 if everything committed can be restored as it should; 0 if not, or not known.", "cluster"),
 		earliest:    d("restorable_earliest_timestamp_seconds", "Begin of the restorable window.", "cluster"),
 		latest:      d("restorable_latest_timestamp_seconds", "End of the restorable window.", "cluster"),
 		lagBytes:    d("wal_lag_bytes", "WAL of the server that is not durable in the repository.", "cluster"),
@@ -61,13 +61,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	at(c.looked, c.w.looked)
-	if c.w.size >= 0 {
-		put(c.repository, float64(c.w.size))
+	if c.w.bytes >= 0 {
+		put(c.repository, float64(c.w.bytes))
 	}
-	for _, h := range c.w.health {
+	old := c.w.problem() != ""
+	for _, h := range c.w.seen {
 		id := h.Cluster.Identifier
 		protected := 0.0
-		if h.Protected {
+		if h.Protected && !old {
 			protected = 1
 		}
 		put(c.protected, protected, id)

@@ -76,7 +76,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	s := &service{o: o, fleet: f, watch: newWatch(f, o.Deployment)}
+	s := &service{o: o, fleet: f, watch: newWatch(o.Deployment.Version, f.Health, o.Deployment.Repo.StoredBytes)}
 	api := rdsapi.New(rdsapi.Options{Fleet: f, Keys: keys, Ledger: book, Region: cfg.Serve.Region, Account: cfg.Serve.Account, Log: o.Log})
 	return s.run(ctx, dir, api)
 }

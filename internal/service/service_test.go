@@ -143,7 +143,7 @@ func TestRun(t *testing.T) {
 	}
 
 	s, err := service.Ask(t.Context(), d.Config)
-	if err != nil || s.Version != "1.2.3" || !s.Protected || len(s.Clusters) != 0 || s.Looked.IsZero() {
+	if err != nil || s.Version != "1.2.3" || !s.Protected || len(s.Clusters) != 0 || s.Looked == nil || s.Problem != "" {
 		t.Errorf("status: %+v, %v", s, err)
 	}
 	state := filepath.Join(d.Config.StateDir, "serve")

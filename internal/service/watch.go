@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"pileus/internal/control"
 	"pileus/internal/fleet"
 )
 
@@ -16,6 +15,7 @@ import (
 const (
 	lookEvery  = 2 * time.Second
 	lookTime   = time.Minute
+	firstLook  = 10 * time.Second // how long a question waits for the first one
 	sizeEvery  = 10 * time.Minute // adding up the repository's objects takes a listing of it all
 	stuckAfter = 3 * time.Minute
 )
@@ -23,10 +23,11 @@ const (
 // Status is what `pileus status` shows.
 type Status struct {
 	Version   string          `json:"version"`
-	Since     time.Time       `json:"since"` // of this process
-	Looked    time.Time       `json:"looked"`
+	Since     time.Time       `json:"since"`             // of this process
+	Looked    *time.Time      `json:"looked,omitempty"`  // when what follows was seen
+	Problem   string          `json:"problem,omitempty"` // why it may not be so any more
 	Clusters  []ClusterStatus `json:"clusters"`
-	Protected bool            `json:"protected"` // all that run
+	Protected bool            `json:"protected"` // all that run, and there is no Problem
 }
 
 // ClusterStatus is one cluster in it.
@@ -45,20 +46,24 @@ type ClusterStatus struct {
 	Port        int        `json:"port,omitempty"`
 }
 
-// watch looks at the fleet in the background, so that no question waits for the repository.
+// watch looks at the fleet in the background, so that no question waits for the repository. One that
+// does not answer at all, such as a network mount without its server, may hold a look for good: what
+// was seen before is then old, and is not taken for how things are.
 type watch struct {
-	fleet *fleet.Fleet
-	d     *control.Deployment
-	since time.Time
+	version string
+	health  func(context.Context) []fleet.Health
+	size    func(context.Context) (int64, error) // of the repository in bytes
+	since   time.Time
+	first   chan struct{} // closed when the first look is done
 
 	mu     sync.Mutex
 	looked time.Time
-	health []fleet.Health
-	size   int64 // of the repository in bytes; -1: not known
+	seen   []fleet.Health
+	bytes  int64 // of the repository; -1: not known
 }
 
-func newWatch(f *fleet.Fleet, d *control.Deployment) *watch {
-	return &watch{fleet: f, d: d, since: time.Now().UTC(), size: -1}
+func newWatch(version string, health func(context.Context) []fleet.Health, size func(context.Context) (int64, error)) *watch {
+	return &watch{version: version, health: health, size: size, since: time.Now().UTC(), first: make(chan struct{}), bytes: -1}
 }
 
 // run looks until ctx ends.
@@ -81,33 +86,49 @@ func every(ctx context.Context, pause time.Duration, do func(context.Context)) {
 }
 
 func (w *watch) look(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	bound, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	health := w.fleet.Health(ctx)
+	health := w.health(bound)
 	if ctx.Err() != nil {
-		return // half a look is none; healthz tells when there is none for long
+		return // the service ends, and half a look is none
 	}
+	// If the bound is over, the repository did not answer for so long, and health says that.
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.looked, w.health = time.Now().UTC(), health
+	if w.looked.IsZero() {
+		close(w.first)
+	}
+	w.looked, w.seen = time.Now().UTC(), health
 }
 
 func (w *watch) measure(ctx context.Context) {
-	n, err := w.d.Repo.StoredBytes(ctx)
+	n, err := w.size(ctx)
 	if err != nil {
 		n = -1
 	}
 	w.mu.Lock()
-	w.size = n
+	w.bytes = n
 	w.mu.Unlock()
+}
+
+// problem is why the newest look does not count; empty: it does. The caller holds mu.
+func (w *watch) problem() string {
+	switch {
+	case w.looked.IsZero():
+		return "the clusters could not be looked at since " + w.since.Format(time.RFC3339) + ": does the repository answer?"
+	case time.Since(w.looked) > stuckAfter:
+		return "the clusters were last looked at at " + w.looked.Format(time.RFC3339) + ": does the repository still answer?"
+	}
+	return ""
 }
 
 // report is the newest look.
 func (w *watch) report() Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := Status{Version: w.d.Version, Since: w.since, Looked: w.looked, Clusters: []ClusterStatus{}, Protected: true}
-	for _, h := range w.health {
+	s := Status{Version: w.version, Since: w.since, Looked: known(w.looked), Problem: w.problem(), Clusters: []ClusterStatus{}}
+	s.Protected = s.Problem == ""
+	for _, h := range w.seen {
 		s.Clusters = append(s.Clusters, ClusterStatus{Identifier: h.Cluster.Identifier, Attached: h.Cluster.Attached, Status: string(h.Cluster.Status),
 			Protected: h.Protected, Since: known(h.Since), Why: h.Why, Earliest: known(h.Cluster.Earliest), Latest: known(h.Cluster.Latest),
 			LastBackup: known(h.LastBackup), WALLagBytes: h.WALLagBytes, Endpoint: h.Cluster.Endpoint, Port: h.Cluster.Port})
@@ -124,8 +145,13 @@ func known(t time.Time) *time.Time {
 	return &t
 }
 
+// status answers `pileus status`. Only at the very beginning it waits, for the first look.
 func (w *watch) status(rw http.ResponseWriter, r *http.Request) {
-	w.look(r.Context()) // a person asks: the answer is of now
+	select {
+	case <-w.first:
+	case <-time.After(firstLook):
+	case <-r.Context().Done():
+	}
 	rw.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(rw).Encode(w.report()) // the client is gone: nobody to tell
 }
@@ -133,17 +159,17 @@ func (w *watch) status(rw http.ResponseWriter, r *http.Request) {
 // healthz answers load balancers and supervisors: does the service work? Whether each cluster is protected
 // is in the metrics.
 func (w *watch) healthz(rw http.ResponseWriter, _ *http.Request) {
-	s := w.report()
 	answer := struct {
 		Status  string   `json:"status"`
 		Reasons []string `json:"reasons,omitempty"`
 	}{Status: "ok"}
-	if since := time.Since(s.Looked); !s.Looked.IsZero() && since > stuckAfter || s.Looked.IsZero() && time.Since(w.since) > stuckAfter {
-		answer.Reasons = append(answer.Reasons, "the clusters were not looked at for "+since.Round(time.Second).String())
-	}
+	w.mu.Lock()
+	problem := w.problem()
+	starting := w.looked.IsZero() && time.Since(w.since) <= stuckAfter
+	w.mu.Unlock()
 	code := http.StatusOK
-	if len(answer.Reasons) > 0 {
-		answer.Status, code = "failing", http.StatusServiceUnavailable
+	if problem != "" && !starting {
+		answer.Status, answer.Reasons, code = "failing", []string{problem}, http.StatusServiceUnavailable
 	}
 	rw.Header().Set("Content-Type", "application/json")
 	rw.WriteHeader(code)
