@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +31,7 @@ const (
 
 // Options is what the API works with.
 type Options struct {
-	Fleet           *fleet.Fleet
+	Fleet           Fleet
 	Keys            Keys
 	Ledger          *ledger.Ledger // takes the audit
 	Region, Account string
@@ -194,25 +196,43 @@ func (a *API) problem(ctx context.Context, action, id string, err error) *proble
 // secrets are parameters that appear in no log.
 var secrets = []string{"password", "secret", "token"}
 
+// Bounds of what the audit log keeps of a request: who may only read can fill no disk with it.
+const (
+	maxAuditValue  = 1024 // bytes
+	maxAuditValues = 200
+)
+
 func (a *API) audit(r *http.Request, id string, key access.Key, action string, form url.Values, prob *problem) error {
 	shown := map[string]string{}
-	for name, values := range form {
-		value := strings.Join(values, ",")
+	for _, name := range slices.Sorted(maps.Keys(form)) {
+		if len(shown) == maxAuditValues {
+			shown["(more)"] = fmt.Sprintf("%d parameters", len(form))
+			break
+		}
+		value := shorten(strings.Join(form[name], ","))
 		for _, s := range secrets {
 			if strings.Contains(strings.ToLower(name), s) {
 				value = "(hidden)"
 			}
 		}
 		if name != "Action" && name != "Version" {
-			shown[name] = value
+			shown[shorten(name)] = value
 		}
 	}
 	e := ledger.AuditEntry{Time: a.o.Now().UTC(), RequestID: id, AccessKey: key.ID, Role: string(key.Role), SourceAddress: source(r), Action: action,
-		Resource: resource(form), Parameters: shown, Result: "ok", Status: http.StatusOK}
+		Resource: shorten(resource(form)), Parameters: shown, Result: "ok", Status: http.StatusOK}
 	if prob != nil {
 		e.Result, e.Status = prob.code, prob.status
 	}
 	return a.o.Ledger.Audit(context.WithoutCancel(r.Context()), e)
+}
+
+// shorten keeps the beginning of a long text.
+func shorten(s string) string {
+	if len(s) <= maxAuditValue {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxAuditValue], "") + "..."
 }
 
 // resource is what a request is mainly about.

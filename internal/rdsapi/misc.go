@@ -3,6 +3,7 @@ package rdsapi
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -120,6 +121,9 @@ func (a *API) describeEvents(ctx context.Context, p *params) (any, error) {
 	})}, nil
 }
 
+// sortable writes a time so that texts sort as the times do.
+const sortable = "2006-01-02T15:04:05.000000000Z"
+
 // numberedEvent has a name to page by: events of one moment and resource differ by their number.
 type numberedEvent struct {
 	ledger.Event
@@ -130,7 +134,7 @@ func numbered(all []ledger.Event) []numberedEvent {
 	out := make([]numberedEvent, len(all))
 	seen := map[string]int{}
 	for i, e := range all {
-		at := e.Time.UTC().Format("2006-01-02T15:04:05.000000000Z")
+		at := e.Time.UTC().Format(sortable)
 		out[i] = numberedEvent{e, fmt.Sprintf("%s %09d", at, seen[at])}
 		seen[at]++
 	}
@@ -148,7 +152,7 @@ func contains(all []string, s string) bool {
 
 func (a *API) describeGlobalClusters(_ context.Context, p *params) (any, error) {
 	if id := p.text("GlobalClusterIdentifier"); id != "" {
-		return nil, &fleet.Fault{Code: "GlobalClusterNotFoundFault", Message: "Global cluster " + id + " not found."}
+		return nil, &problem{"GlobalClusterNotFoundFault", http.StatusNotFound, "Global cluster " + id + " not found."}
 	}
 	p.filters("db-cluster-id", "region")
 	if p.fault != nil {

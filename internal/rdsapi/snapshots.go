@@ -3,7 +3,6 @@ package rdsapi
 import (
 	"context"
 	"slices"
-	"time"
 
 	"pileus/internal/fleet"
 )
@@ -113,8 +112,7 @@ func (a *API) describeSnapshots(ctx context.Context, p *params) (any, error) {
 		return !f.holds("db-cluster-id", s.Cluster.Identifier, s.Cluster.ARN) || !f.holds("db-cluster-snapshot-id", s.Identifier, s.ARN) ||
 			!f.holds("snapshot-type", string(s.Type)) || !f.holds("engine", s.Cluster.Engine)
 	})
-	// By time and then name; names of one moment sort as the list does.
-	part, marker := page(p, all, func(s fleet.Snapshot) string { return s.Created.UTC().Format(time.RFC3339Nano) + " " + s.Identifier })
+	part, marker := page(p, all, func(s fleet.Snapshot) string { return s.Created.UTC().Format(sortable) + " " + s.Identifier })
 	if p.fault != nil {
 		return nil, p.fault
 	}
