@@ -20,7 +20,7 @@ func serveFields(s *Serve) []field {
 			read: readListen(&s.Listen),
 		},
 		{
-			key: "tls_cert_file", doc: "The certificate of the RDS API with its chain, PEM; required unless listen is loopback.",
+			key: "tls_cert_file", doc: "The certificate of the RDS API with its chain, PEM; required unless listen is loopback. A renewed one is used without a restart.",
 			read: readPath(&s.TLSCertFile),
 		},
 		{key: "tls_key_file", doc: "The certificate's private key, PEM.", read: readPath(&s.TLSKeyFile)},
