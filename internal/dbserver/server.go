@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -144,7 +145,27 @@ func (s *Server) Prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
 	return s.makeSocketDir()
+}
+
+// enter tries whether the server's account gets at its folder, which depends on every folder above. The kernel
+// answers: it changes to the folder as that account.
+func (s *Server) enter(ctx context.Context) error {
+	as := s.owner.Credential()
+	if as == nil { // this account made it
+		return nil
+	}
+	cmd := exec.CommandContext(ctx, "true")
+	cmd.Dir, cmd.SysProcAttr = s.dir, &syscall.SysProcAttr{Credential: as}
+	if err := cmd.Run(); errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("account %s cannot enter %s: let it pass through the folders above (chmod o+x), or name another folder in `serve.data_root`", s.owner.Name, s.dir)
+	} else if err != nil {
+		return fmt.Errorf("try %s as account %s: %w", s.dir, s.owner.Name, err)
+	}
+	return nil
 }
 
 // makeDir makes a folder that only the server's account, and root, may enter.

@@ -317,6 +317,23 @@ func TestRemoveRefusesWhatIsNotOurs(t *testing.T) {
 	}
 }
 
+// TestClosedFolder: a folder above that the server's account may not pass is told before anything is made of it.
+// Only root, which passes everywhere, can come to that; others are the server's account.
+func TestClosedFolder(t *testing.T) {
+	closed := t.TempDir()
+	if err := os.Chmod(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := dbserver.New(filepath.Join(closed, "servers", "one"), postgres.Binaries{}, pgtest.Owner(t))
+	err := s.Prepare(t.Context())
+	if root := os.Geteuid() == 0; root != (err != nil) || root && !strings.Contains(err.Error(), "serve.data_root") {
+		t.Errorf("as root %v: %v", root, err)
+	}
+	if err := s.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOurs(t *testing.T) {
 	for name, want := range map[string]bool{"fsync": true, "port": true, "archive_command": true, "ssl_key_file": true, "work_mem": false, "max_connections": false, "shared_preload_libraries": false} {
 		if got := dbserver.Ours(name); got != want {

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -43,7 +44,9 @@ type Options struct {
 func Run(ctx context.Context, o Options) (err error) {
 	cfg := o.Deployment.Config
 	dir := filepath.Join(cfg.StateDir, "serve")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	// The folder of the servers comes first: where it is below the state folder, the servers' account has
+	// to pass through that. What is beside it stays closed.
+	if err := cmp.Or(os.MkdirAll(cfg.Serve.DataRoot, 0o711), os.MkdirAll(dir, 0o700)); err != nil {
 		return fmt.Errorf("prepare the state folder: %w", err)
 	}
 	unlock, err := lock(filepath.Join(dir, "lock"))
