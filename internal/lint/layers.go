@@ -23,6 +23,7 @@ var layers = []string{
 	"archive",   // receives, pushes and fetches WAL
 	"changes",   // tells from WAL which pages changed
 	"backup",    // takes base backups
+	"damage",    // finds out from WAL what transactions did
 	"restore",   // resolves a target and brings a cluster there
 	"ledger",    // events, audit and schedule in SQLite
 	"dbserver",  // one server of a managed cluster

@@ -25,6 +25,13 @@ func (f *fields) next(n int) []byte {
 	return b
 }
 
+func (f *fields) u8() uint8 {
+	if b := f.next(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
 func (f *fields) u16() uint16 {
 	if b := f.next(2); b != nil {
 		return binary.LittleEndian.Uint16(b)
