@@ -15,11 +15,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"pileus/internal/config"
 	"pileus/internal/control"
 	"pileus/internal/fleet"
 	"pileus/internal/ledger"
-	"pileus/internal/postgres"
 	"pileus/internal/rdsapi"
 )
 
@@ -67,7 +65,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	owner, err := account(cfg.Serve)
+	owner, err := control.ServerAccount(cfg.Serve)
 	if err != nil {
 		return err
 	}
@@ -82,21 +80,6 @@ func Run(ctx context.Context, o Options) (err error) {
 	s := &service{o: o, fleet: f, watch: newWatch(o.Deployment.Version, f.Health, o.Deployment.Repo.StoredBytes)}
 	api := rdsapi.New(rdsapi.Options{Fleet: f, Keys: keys, Ledger: book, Region: cfg.Serve.Region, Account: cfg.Serve.Account, Log: o.Log})
 	return s.run(ctx, dir, api)
-}
-
-// account is whose the servers are: this process's own, or where that is root the configured one.
-func account(c config.Serve) (*postgres.Owner, error) {
-	if os.Geteuid() != 0 {
-		return postgres.CurrentOwner()
-	}
-	o, err := postgres.LookupOwner(c.Owner)
-	if err != nil {
-		return nil, fmt.Errorf("PostgreSQL refuses to run as root, and the account of `serve.owner` is not there: %w", err)
-	}
-	if o.UID == 0 {
-		return nil, errors.New("PostgreSQL refuses to run as root: name another account in `serve.owner`")
-	}
-	return o, nil
 }
 
 type service struct {
