@@ -33,7 +33,7 @@ type Peek struct {
 }
 
 // Peek restores a throwaway cluster and starts it, read-only.
-func (d *Deployment) Peek(ctx context.Context, q PeekRequest, rep progress.Reporter) (p *Peek, err error) {
+func (d *Deployment) Peek(ctx context.Context, q PeekRequest, rep progress.Reporter) (_ *Peek, err error) {
 	dir, err := os.MkdirTemp(q.Dir, "pileus-peek-")
 	if err != nil {
 		return nil, fmt.Errorf("make a folder for the throwaway cluster: %w", err)
@@ -59,7 +59,7 @@ func (d *Deployment) Peek(ctx context.Context, q PeekRequest, rep progress.Repor
 		return nil, err
 	}
 	name := strings.ToLower("peek-" + filepath.Base(dir)[len("pileus-peek-"):])
-	p = &Peek{server: dbserver.New(filepath.Join(dir, "server"), bins, owner), dir: dir,
+	p := &Peek{server: dbserver.New(filepath.Join(dir, "server"), bins, owner), dir: dir,
 		forget: func(ctx context.Context) error { return d.Repo.DeleteCluster(ctx, name) }}
 	defer func() {
 		if err != nil {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/xml"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,18 @@ func TestPeek(t *testing.T) {
 	xid := strings.Fields(f.Commands[firstKey(f.Commands)])
 	id := xid[indexOf(xid, "--to-xid")+1]
 
+	out := r.run("timeline", "src", "--since", "10m", "--interval", "10s")
+	for _, want := range []string{"backup ", "400 rows deleted", "public.granules", "Restorable from"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the timeline does not say %q:\n%s", want, out)
+		}
+	}
+	picture := filepath.Join(r.dir, "timeline.svg")
+	r.run("timeline", "src", "--since", "10m", "--svg", picture)
+	if text, err := os.ReadFile(picture); err != nil || !strings.Contains(string(text), "400 rows deleted") || xml.Unmarshal(text, new(struct{ XMLName xml.Name })) != nil {
+		t.Errorf("%v\n%s", err, text)
+	}
+
 	tmp := filepath.Join(r.dir, "tmp")
 	if err := os.Mkdir(tmp, 0o755); err != nil {
 		t.Fatal(err)
@@ -43,7 +56,7 @@ func TestPeek(t *testing.T) {
 	if len(sides) != 2 || sides[0].Rows[0][0] != "500" || sides[1].Rows[0][0] != "100" {
 		t.Errorf("%+v", sides)
 	}
-	if out := r.run("peek", "src", "--dir", tmp, "--bin-dir", bin, "--at", before, "--", "SELECT count(*) FROM granules"); !strings.Contains(out, "500") {
+	if out = r.run("peek", "src", "--dir", tmp, "--bin-dir", bin, "--at", before, "--", "SELECT count(*) FROM granules"); !strings.Contains(out, "500") {
 		t.Error(out)
 	}
 	if _, stderr, exit := r.try("peek", "src", "--dir", tmp, "--bin-dir", bin, "--at", before, "--", "DELETE FROM granules"); exit == 0 || !strings.Contains(stderr, "read-only") {
