@@ -63,7 +63,7 @@ func TestPeek(t *testing.T) {
 		t.Errorf("exit %d: %s", exit, stderr)
 	}
 	r.refused(2, []string{"--at"}, "peek", "src", "--", "SELECT 1")
-	r.refused(4, []string{"from"}, "peek", "src", "--dir", tmp, "--bin-dir", bin, "--at", "2001-01-01T00:00:00Z", "--", "SELECT 1")
+	r.refused(4, []string{"restorable"}, "peek", "src", "--dir", tmp, "--bin-dir", bin, "--at", "2001-01-01T00:00:00Z", "--", "SELECT 1")
 	left, err := os.ReadDir(tmp)
 	if err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
