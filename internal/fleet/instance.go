@@ -229,8 +229,8 @@ func (f *Fleet) clusterOf(i *Instance) string {
 	return i.Cluster
 }
 
-// DeleteInstance begins to remove a member. When the writer goes and readers are left, the
-// oldest of them becomes the name of the writer, whose server goes on: no data moves.
+// DeleteInstance begins to remove a member. When the writer goes and readers are left, the one of
+// the lowest promotion tier becomes the name of the writer, whose server goes on: no data moves.
 func (f *Fleet) DeleteInstance(_ context.Context, id string) (Instance, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -238,8 +238,11 @@ func (f *Fleet) DeleteInstance(_ context.Context, id string) (Instance, error) {
 	if err != nil {
 		return Instance{}, err
 	}
-	if i.Status == StatusDeleting {
+	switch i.Status {
+	case StatusDeleting:
 		return Instance{}, fault(CodeInstanceState, "DB instance %s is being deleted already.", i.Identifier)
+	case StatusPromoting:
+		return Instance{}, fault(CodeInstanceState, "DB instance %s is becoming the writer: delete it when it is available.", i.Identifier)
 	}
 	i.Status = StatusDeleting
 	if err := f.docs.instances.save(i.ResourceID, i); err != nil {
@@ -272,6 +275,8 @@ func (f *Fleet) resumeInstance(id string) {
 	switch {
 	case at.Status == StatusDeleting:
 		f.removeInstance(ctx, at)
+	case at.Status == StatusPromoting:
+		f.inherit(ctx, at)
 	case at.Reader:
 		f.runReader(ctx, at)
 	case at.Status != StatusAvailable:
@@ -307,39 +312,51 @@ func (f *Fleet) removeInstance(ctx context.Context, i Instance) {
 		}
 	}
 	f.mu.Lock()
+	heir := f.chooseHeir(i)
 	delete(f.instances, i.ResourceID)
 	if err := f.docs.instances.remove(i.ResourceID); err != nil {
 		f.o.Log.Error("an instance's document could not be removed", "instance", i.Identifier, "error", err)
 	}
-	var heir *Instance
-	if left := f.members(i.Cluster); !i.Reader && len(left) > 0 {
-		heir = left[0]
-	}
 	f.mu.Unlock()
 	f.event(kindInstance, i.Identifier, "deletion", "DB instance deleted")
-	if heir != nil {
-		f.inherit(ctx, heir.ResourceID)
+	if heir != "" {
+		f.resumeInstance(heir)
 	}
 }
 
-// inherit makes a reader the name of the writer: its own server goes.
-func (f *Fleet) inherit(ctx context.Context, id string) {
-	f.mu.Lock()
-	i, ok := f.instances[id]
-	if !ok {
-		f.mu.Unlock()
+// chooseHeir marks the reader that becomes the name of the writer when that goes: the one of the lowest promotion
+// tier, and the oldest of those. It is in the document before the writer's is removed, so that a kill in
+// between leaves a cluster with a writer. The caller holds mu.
+func (f *Fleet) chooseHeir(gone Instance) string {
+	var heir *Instance
+	for _, i := range f.members(gone.Cluster) {
+		switch {
+		case gone.Reader || i.ResourceID == gone.ResourceID || i.Status == StatusDeleting:
+		case !i.Reader:
+			return "" // chosen before the kill
+		case heir == nil || i.Tier < heir.Tier:
+			heir = i
+		}
+	}
+	if heir == nil {
+		return ""
+	}
+	heir.Reader, heir.Port, heir.Status = false, 0, StatusPromoting
+	if err := f.docs.instances.save(heir.ResourceID, heir); err != nil {
+		f.o.Log.Error("an instance's document could not be saved", "instance", heir.Identifier, "error", err)
+	}
+	return heir.ResourceID
+}
+
+// inherit ends the server that an heir had as a reader: the writer's goes on under its name.
+func (f *Fleet) inherit(ctx context.Context, heir Instance) {
+	if err := f.dropReader(ctx, heir); err != nil {
+		f.o.Log.Error("a reader's server could not be removed and is tried again at the next start", "instance", heir.Identifier, "error", err)
+		f.event(kindInstance, heir.Identifier, "failure", "The server that the DB instance had as a reader could not be removed: %s", reason(err))
 		return
 	}
-	was := *i
-	i.Reader, i.Port = false, 0
-	if err := f.docs.instances.save(id, i); err != nil {
-		f.o.Log.Error("an instance's document could not be saved", "instance", i.Identifier, "error", err)
-	}
-	f.mu.Unlock()
-	if err := f.dropReader(ctx, was); err != nil {
-		f.o.Log.Error("a reader's server could not be removed", "instance", was.Identifier, "error", err)
-	}
-	f.event(kindInstance, was.Identifier, "failover", "DB instance is now the writer")
+	f.settleInstance(heir.ResourceID, StatusAvailable, nil)
+	f.event(kindInstance, heir.Identifier, "failover", "DB instance is now the writer")
 }
 
 // reader is the server of a reader. The slot on the writer is named after its resource ID.

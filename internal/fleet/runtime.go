@@ -42,19 +42,17 @@ func (f *Fleet) Run(ctx context.Context) error {
 			}
 		}
 	}
-	var readers []string
-	for id := range f.instances {
-		readers = append(readers, id)
-	}
 	f.lifetime = ctx
 	f.mu.Unlock()
 	for _, id := range ids { // before the operations, which may stop what runs
 		f.run(id)
 	}
 	close(f.ready)
-	for _, id := range readers {
-		f.resumeInstance(id)
+	f.mu.Lock()
+	for id := range f.instances {
+		f.startInstance(id) // a reader's lasts as long as the fleet
 	}
+	f.mu.Unlock()
 	f.schedule(ctx)
 	f.work.Wait()
 	return nil

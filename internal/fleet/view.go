@@ -63,7 +63,7 @@ func (f *Fleet) seen(c *Cluster) Cluster {
 		out.RetentionDays = max(1, int(conf.Retention.Hours()/24))
 	}
 	for _, i := range f.members(c.ResourceID) {
-		out.Members = append(out.Members, Member{Instance: i.Identifier, Writer: !i.Reader, Tier: i.Tier, InSync: !c.ParametersPending})
+		out.Members = append(out.Members, Member{Instance: i.Identifier, Writer: !i.Reader && i.Status != StatusPromoting, Tier: i.Tier, InSync: !c.ParametersPending})
 	}
 	return out
 }
