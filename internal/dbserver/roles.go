@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"pileus/internal/postgres"
 )
 
@@ -103,15 +105,34 @@ func (s *Server) CreateDatabase(ctx context.Context, name, owner string) error {
 	return err
 }
 
-// DropSlot removes a replication slot; that it is not there is fine.
+// slotPatience is how long the server may take to notice that who used a slot is gone.
+const slotPatience = 30 * time.Second
+
+// objectInUse is the SQLSTATE of a slot that is active.
+const objectInUse = "55006"
+
+// DropSlot removes a replication slot; that it is not there is fine. It waits a while for a connection that
+// uses it to end.
 func (s *Server) DropSlot(ctx context.Context, slot string) error {
 	conn, err := s.Connect(ctx, "postgres")
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	_, err = conn.SQL().Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", slot)
-	return err
+	wait, cancel := context.WithTimeout(ctx, slotPatience)
+	defer cancel()
+	for {
+		_, err := conn.SQL().Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", slot)
+		var used *pgconn.PgError
+		if !errors.As(err, &used) || used.Code != objectInUse {
+			return err
+		}
+		select {
+		case <-wait.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // WaitReceiver waits until the WAL is streamed to Pileus.

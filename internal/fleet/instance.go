@@ -285,12 +285,12 @@ func (f *Fleet) resumeInstance(id string) {
 	}
 }
 
-// settleInstance writes down what became of an instance.
+// settleInstance writes down what became of an instance, unless it is on its way elsewhere meanwhile.
 func (f *Fleet) settleInstance(id string, s Status, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	i, ok := f.instances[id]
-	if !ok || i.Status == StatusDeleting {
+	if !ok || i.Status == StatusDeleting || i.Status == StatusPromoting {
 		return
 	}
 	i.Status, i.Problem = s, ""
@@ -355,7 +355,14 @@ func (f *Fleet) inherit(ctx context.Context, heir Instance) {
 		f.event(kindInstance, heir.Identifier, "failure", "The server that the DB instance had as a reader could not be removed: %s", reason(err))
 		return
 	}
-	f.settleInstance(heir.ResourceID, StatusAvailable, nil)
+	f.mu.Lock()
+	if i, ok := f.instances[heir.ResourceID]; ok {
+		i.Status = StatusAvailable
+		if err := f.docs.instances.save(i.ResourceID, i); err != nil {
+			f.o.Log.Error("an instance's document could not be saved", "instance", i.Identifier, "error", err)
+		}
+	}
+	f.mu.Unlock()
 	f.event(kindInstance, heir.Identifier, "failover", "DB instance is now the writer")
 }
 

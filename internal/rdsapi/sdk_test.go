@@ -3,6 +3,7 @@ package rdsapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http/httptest"
 	"path/filepath"
 	"reflect"
@@ -298,4 +299,20 @@ func failure(err error) (status int, code, message string) {
 		code, message = api.ErrorCode(), api.ErrorMessage()
 	}
 	return status, code, message
+}
+
+// TestLargeAnswers: answers larger than a client's buffer arrive whole, see answerPause.
+func TestLargeAnswers(t *testing.T) {
+	s := newSDK(t, ring)
+	for i := range 100 {
+		c := full[fleet.Cluster]("")
+		c.Identifier = fmt.Sprintf("c%03d", i)
+		s.fleet.clusters = append(s.fleet.clusters, c)
+	}
+	for range 100 {
+		out, err := s.DescribeDBClusters(t.Context(), &rds.DescribeDBClustersInput{})
+		if err != nil || len(out.DBClusters) != 100 {
+			t.Fatal(err)
+		}
+	}
 }
