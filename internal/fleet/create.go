@@ -19,9 +19,6 @@ func (f *Fleet) CreateCluster(ctx context.Context, q CreateCluster) (Cluster, er
 	if err := checkMasterUsername(q.MasterUsername); err != nil {
 		return Cluster{}, err
 	}
-	if q.MasterPassword == "" {
-		return Cluster{}, fault(CodeMissingParameter, "The request must contain the parameter MasterUserPassword.")
-	}
 	if err := checkPassword(q.MasterPassword); err != nil {
 		return Cluster{}, err
 	}

@@ -9,13 +9,8 @@ import (
 // DeleteCluster begins to delete a cluster. Its snapshots stay; its automated backups go
 // unless they are to be retained.
 func (f *Fleet) DeleteCluster(ctx context.Context, q DeleteCluster) (Cluster, error) {
-	switch {
-	case q.Identifier == "":
+	if q.Identifier == "" {
 		return Cluster{}, fault(CodeMissingParameter, "The request must contain the parameter DBClusterIdentifier.")
-	case q.SkipFinalSnapshot && q.FinalSnapshot != "":
-		return Cluster{}, fault(CodeInvalidCombination, "FinalDBSnapshotIdentifier cannot be given when the final snapshot is skipped.")
-	case !q.SkipFinalSnapshot && q.FinalSnapshot == "":
-		return Cluster{}, fault(CodeInvalidCombination, "FinalDBSnapshotIdentifier is required unless SkipFinalSnapshot is given.")
 	}
 	if q.FinalSnapshot != "" {
 		if err := f.newSnapshotName(ctx, "FinalDBSnapshotIdentifier", q.FinalSnapshot); err != nil {
@@ -31,8 +26,13 @@ func (f *Fleet) DeleteCluster(ctx context.Context, q DeleteCluster) (Cluster, er
 	if c.DeletionProtection {
 		return Cluster{}, fault(CodeInvalidCombination, "Cannot delete protected Cluster, please disable deletion protection and try again.")
 	}
-	if n := len(f.members(c.ResourceID)); n > 0 {
-		return Cluster{}, fault(CodeClusterState, "Cluster cannot be deleted, it still contains %d DB instances: delete those first.", n)
+	switch {
+	case q.SkipFinalSnapshot && q.FinalSnapshot != "":
+		return Cluster{}, fault(CodeInvalidCombination, "FinalDBSnapshotIdentifier cannot be given when the final snapshot is skipped.")
+	case !q.SkipFinalSnapshot && q.FinalSnapshot == "":
+		return Cluster{}, fault(CodeInvalidCombination, "FinalDBSnapshotIdentifier is required unless SkipFinalSnapshot is given.")
+	case len(f.members(c.ResourceID)) > 0:
+		return Cluster{}, fault(CodeClusterState, "Cluster cannot be deleted, it still contains DB instances in non-deleting state.")
 	}
 	if err := idle(c, "deleted", StatusAvailable, StatusStopped, StatusFailed); err != nil {
 		return Cluster{}, err

@@ -31,10 +31,10 @@ func (f *Fleet) CreateInstance(ctx context.Context, q CreateInstance) (Instance,
 	defer f.mu.Unlock()
 	c, err := f.find(q.Cluster)
 	if err != nil {
-		return Instance{}, err
+		return Instance{}, fault(CodeClusterNotFound, "The source cluster could not be found or cannot be accessed: %s", q.Cluster)
 	}
 	if q.Engine != "" && q.Engine != c.Engine {
-		return Instance{}, fault(CodeInvalidCombination, "The engine %s is not that of DB cluster %s, which is %s.", q.Engine, c.Identifier, c.Engine)
+		return Instance{}, fault(CodeInvalidCombination, "The engine name requested for your DB instance (%s) doesn't match the engine name of your DB cluster (%s).", q.Engine, c.Engine)
 	}
 	members := f.members(c.ResourceID)
 	if len(members) > 0 {

@@ -108,10 +108,20 @@ func checkGroupName(parameter, name string) error {
 	return nil
 }
 
+// blank is the fault of a parameter that AWS's model calls optional and that is needed all the same.
+func blank(parameter string) error {
+	return fault(CodeInvalidParameter, "The parameter %s must be provided and must not be blank.", parameter)
+}
+
 // checkPassword holds a master password against the rules of RDS.
 func checkPassword(p string) error {
-	if len(p) < 8 || len(p) > 41 {
-		return fault(CodeInvalidParameter, "The parameter MasterUserPassword is not a valid password: it must have 8 to 41 characters.")
+	switch n := len(p); {
+	case n == 0:
+		return blank("MasterUserPassword")
+	case n < 8:
+		return fault(CodeInvalidParameter, "The parameter MasterUserPassword is not a valid password because it is shorter than 8 characters.")
+	case n > 41:
+		return fault(CodeInvalidParameter, "The parameter MasterUserPassword is not a valid password because it is longer than 41 characters.")
 	}
 	for _, c := range p {
 		if c < ' ' || c > '~' || strings.ContainsRune(`/"@ `, c) {
@@ -130,7 +140,7 @@ func checkMasterUsername(name string) error {
 	lower := strings.ToLower(name)
 	switch {
 	case name == "":
-		return fault(CodeMissingParameter, "The request must contain the parameter MasterUsername.")
+		return blank("MasterUsername")
 	case !roleName.MatchString(name):
 		return fault(CodeInvalidParameter, "The parameter MasterUsername must be 1 to 63 letters, digits and underscores, a letter first: %q is not.", name)
 	case reservedRoles[lower] || strings.HasPrefix(lower, "pg_"):

@@ -26,7 +26,7 @@ func TestNames(t *testing.T) {
 		code  Code
 	}{
 		{"orders", checkMasterUsername, ""},
-		{"", checkMasterUsername, CodeMissingParameter},
+		{"", checkMasterUsername, CodeInvalidParameter},
 		{"pileus_admin", checkMasterUsername, CodeInvalidParameter},
 		{"PG_boss", checkMasterUsername, CodeInvalidParameter},
 		{"1boss", checkMasterUsername, CodeInvalidParameter},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // perform carries out the operation that a cluster's document names, now or, before
@@ -128,10 +129,15 @@ func (f *Fleet) begin(c *Cluster, status Status, op Operation) error {
 
 // idle refuses a cluster that is in none of the states.
 func idle(c *Cluster, toDo string, states ...Status) error {
+	var names []string
 	for _, s := range states {
-		if c.Status == s && c.Operation == nil {
-			return nil
+		if c.Status == s {
+			if c.Operation == nil {
+				return nil
+			}
+			return fault(CodeClusterState, "DbCluster %s is in %s state and busy with another request: it cannot be %s now.", c.Identifier, c.Status, toDo)
 		}
+		names = append(names, string(s))
 	}
-	return fault(CodeClusterState, "DB cluster %s is in %s state: it cannot be %s now.", c.Identifier, c.Status, toDo)
+	return fault(CodeClusterState, "DbCluster %s is in %s state but expected it to be one of %s.", c.Identifier, c.Status, strings.Join(names, ","))
 }

@@ -24,6 +24,10 @@ type Settings struct {
 	KMSKeyID           *string
 	Encrypted          *bool
 	AvailabilityZones  []string
+	InstanceClass      *string // of a Multi-AZ DB cluster; these four are kept, without effect
+	AllocatedStorage   *int    // GiB
+	IOPS               *int
+	Public             *bool
 }
 
 // CreateCluster asks for a new, empty cluster.

@@ -121,6 +121,7 @@ func (f *Fleet) heir(ctx context.Context, identifier string, source Cluster) (*C
 	c := f.newCluster(identifier, source.Engine, version)
 	c.MasterUsername, c.DatabaseName, c.RetentionDays = source.MasterUsername, source.DatabaseName, max(1, source.RetentionDays)
 	c.Encrypted, c.KMSKeyID, c.StorageType = source.Encrypted, source.KMSKeyID, source.StorageType
+	c.InstanceClass, c.AllocatedStorage, c.IOPS = source.InstanceClass, source.AllocatedStorage, source.IOPS
 	if source.EngineMode != "" {
 		c.EngineMode = source.EngineMode
 	}

@@ -115,6 +115,10 @@ func (s Settings) apply(c *Cluster) {
 	set(&c.ServerlessMax, s.ServerlessMax)
 	set(&c.KMSKeyID, s.KMSKeyID)
 	set(&c.Encrypted, s.Encrypted)
+	set(&c.InstanceClass, s.InstanceClass)
+	set(&c.AllocatedStorage, s.AllocatedStorage)
+	set(&c.IOPS, s.IOPS)
+	set(&c.Public, s.Public)
 	if s.SecurityGroups != nil {
 		c.SecurityGroups = slices.Clone(s.SecurityGroups)
 	}

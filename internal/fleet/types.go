@@ -74,6 +74,10 @@ type Cluster struct {
 	SecurityGroups    []string `json:"security_groups"`
 	AvailabilityZones []string `json:"availability_zones,omitempty"` // as asked for
 	LogExports        []string `json:"log_exports,omitempty"`        // as asked for
+	InstanceClass     string   `json:"instance_class,omitempty"`     // as asked for
+	AllocatedStorage  int      `json:"allocated_storage,omitempty"`  // GiB, as asked for
+	IOPS              int      `json:"iops,omitempty"`               // as asked for
+	Public            bool     `json:"public,omitempty"`             // as asked for
 	Tags              []Tag    `json:"tags,omitempty"`
 
 	Pending   *Pending   `json:"pending,omitempty"`

@@ -59,6 +59,9 @@ type dbCluster struct {
 	PendingModifiedValues            *pendingCluster `xml:",omitempty"`
 	EngineMode                       string
 	StorageType                      string `xml:",omitempty"`
+	DBClusterInstanceClass           string `xml:",omitempty"`
+	Iops                             int    `xml:",omitempty"`
+	PubliclyAccessible               bool
 	AutoMinorVersionUpgrade          bool
 	DeletionProtection               bool
 	HTTPEndpointEnabled              bool `xml:"HttpEndpointEnabled"`
@@ -72,15 +75,25 @@ type dbCluster struct {
 	ServerlessV2ScalingConfiguration *scaling `xml:",omitempty"`
 }
 
+// allocated is the storage that was asked for, which clients hold against their plans, or else the size of the
+// newest backup's files.
+func allocated(c fleet.Cluster) int64 {
+	if c.AllocatedStorage > 0 {
+		return int64(c.AllocatedStorage)
+	}
+	return gigabytes(c.StorageBytes)
+}
+
 func clusterXML(c fleet.Cluster) dbCluster {
 	out := dbCluster{
-		AllocatedStorage: gigabytes(c.StorageBytes), AvailabilityZones: texts("AvailabilityZone", c.AvailabilityZones), BackupRetentionPeriod: c.RetentionDays,
+		AllocatedStorage: allocated(c), AvailabilityZones: texts("AvailabilityZone", c.AvailabilityZones), BackupRetentionPeriod: c.RetentionDays,
 		DatabaseName: c.DatabaseName, DBClusterIdentifier: c.Identifier, DBClusterParameterGroup: c.ParameterGroup, DBSubnetGroup: c.SubnetGroup,
 		Status: string(c.Status), EarliestRestorableTime: later(c.Earliest), Endpoint: c.Endpoint, ReaderEndpoint: c.ReaderHost, Engine: c.Engine,
 		EngineVersion: c.EngineVersion, LatestRestorableTime: moment(c.Latest), Port: c.Port, MasterUsername: c.MasterUsername,
 		PreferredBackupWindow: c.BackupWindow, PreferredMaintenanceWindow: c.MaintenanceWindow, VpcSecurityGroups: securityGroups(c.SecurityGroups),
 		HostedZoneID: "Z0PILEUS", StorageEncrypted: c.Encrypted, KmsKeyID: c.KMSKeyID, DbClusterResourceID: c.ResourceID, DBClusterArn: c.ARN,
 		ClusterCreateTime: moment(c.Created), EnabledCloudwatchLogsExports: texts("member", c.LogExports), EngineMode: c.EngineMode, StorageType: c.StorageType,
+		DBClusterInstanceClass: c.InstanceClass, Iops: c.IOPS, PubliclyAccessible: c.Public,
 		AutoMinorVersionUpgrade: c.AutoMinorUpgrade, DeletionProtection: c.DeletionProtection, ActivityStreamStatus: "stopped",
 		CopyTagsToSnapshot: c.CopyTagsToSnapshot, TagList: tagsOf(c.Tags), NetworkType: "IPV4",
 	}
@@ -172,7 +185,7 @@ func managed(p *params) error {
 		}
 		return &fleet.Fault{Code: fleet.CodeInvalidCombination, Message: "ManageMasterUserPassword is not supported: there is no Secrets Manager here. Give MasterUserPassword."}
 	}
-	for _, name := range []string{"ReplicationSourceIdentifier", "GlobalClusterIdentifier", "Domain", "DBClusterInstanceClass"} {
+	for _, name := range []string{"ReplicationSourceIdentifier", "GlobalClusterIdentifier", "Domain"} {
 		if p.text(name) != "" {
 			return &fleet.Fault{Code: fleet.CodeInvalidCombination, Message: "The parameter " + name + " is not supported."}
 		}

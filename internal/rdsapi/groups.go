@@ -40,6 +40,10 @@ func (a *API) subnetGroup(g fleet.SubnetGroup, err error) (any, error) {
 }
 
 func (a *API) createSubnetGroup(ctx context.Context, p *params) (any, error) {
+	p.need("DBSubnetGroupName", "DBSubnetGroupDescription")
+	if p.fault != nil {
+		return nil, p.fault
+	}
 	return a.subnetGroup(a.o.Fleet.CreateSubnetGroup(ctx, fleet.SubnetGroup{Name: p.text("DBSubnetGroupName"), Description: p.text("DBSubnetGroupDescription"),
 		Subnets: p.list("SubnetIds"), Tags: p.tags("Tags")}))
 }
@@ -94,6 +98,10 @@ func parameterGroupXML(g fleet.ParameterGroup) parameterGroup {
 }
 
 func (a *API) createParameterGroup(ctx context.Context, p *params) (any, error) {
+	p.need("DBClusterParameterGroupName", "DBParameterGroupFamily", "Description")
+	if p.fault != nil {
+		return nil, p.fault
+	}
 	g, err := a.o.Fleet.CreateParameterGroup(ctx, fleet.ParameterGroup{Name: p.text("DBClusterParameterGroupName"), Family: p.text("DBParameterGroupFamily"),
 		Description: p.text("Description"), Tags: p.tags("Tags")})
 	if err != nil {

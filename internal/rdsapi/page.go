@@ -25,14 +25,11 @@ func (p *params) filters(known ...string) filters {
 		name := p.form.Get(prefix + ".Name")
 		if !slices.Contains(known, name) {
 			p.fault = &fleet.Fault{Code: fleet.CodeInvalidParameter, Message: "Unrecognized filter name: " + name}
-			if len(known) > 0 {
-				p.fault.Message += "; there are " + strings.Join(known, ", ")
-			}
 			return nil
 		}
 		values := p.list(prefix + ".Values")
 		if len(values) == 0 {
-			p.fault = &fleet.Fault{Code: fleet.CodeInvalidCombination, Message: "The filter " + name + " needs at least one value."}
+			p.fault = &fleet.Fault{Code: fleet.CodeInvalidCombination, Message: "The values of the filter " + name + " must not be empty."}
 			return nil
 		}
 		out[name] = append(out[name], values...)

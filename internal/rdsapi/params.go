@@ -154,14 +154,19 @@ func (p *params) settings() fleet.Settings {
 		IAMAuth: p.boolp("EnableIAMDatabaseAuthentication"), EngineMode: p.textp("EngineMode"), StorageType: p.textp("StorageType"),
 		ServerlessMin: p.floatp("ServerlessV2ScalingConfiguration.MinCapacity"), ServerlessMax: p.floatp("ServerlessV2ScalingConfiguration.MaxCapacity"),
 		LogExports: p.list("EnableCloudwatchLogsExports"), KMSKeyID: p.textp("KmsKeyId"), Encrypted: p.boolp("StorageEncrypted"),
-		AvailabilityZones: p.list("AvailabilityZones"),
+		AvailabilityZones: p.list("AvailabilityZones"), InstanceClass: p.textp("DBClusterInstanceClass"), AllocatedStorage: p.intp("AllocatedStorage"),
+		IOPS: p.intp("Iops"), Public: p.boolp("PubliclyAccessible"),
 	}
 }
 
-// need remembers a fault if a parameter is missing.
+// need remembers a fault if a parameter is missing or blank, for which AWS has different codes.
 func (p *params) need(names ...string) {
 	for _, n := range names {
-		if p.form.Get(n) == "" && p.fault == nil {
+		switch {
+		case p.form.Get(n) != "" || p.fault != nil:
+		case p.form.Has(n):
+			p.fault = &fleet.Fault{Code: fleet.CodeInvalidParameter, Message: "The parameter " + n + " must be provided and must not be blank."}
+		default:
 			p.fault = &fleet.Fault{Code: fleet.CodeMissingParameter, Message: "The request must contain the parameter " + n + "."}
 		}
 	}

@@ -104,7 +104,11 @@ func TestRefusals(t *testing.T) {
 		"no engine": {func() error {
 			_, err := s.call(t, "CreateDBCluster", func(in any) { in.(*rds.CreateDBClusterInput).Engine = aws.String("") })
 			return err
-		}, "MissingParameter"},
+		}, "InvalidParameterValue"},
+		"no identifier of an instance": {func() error {
+			_, err := s.call(t, "CreateDBInstance", func(in any) { in.(*rds.CreateDBInstanceInput).DBInstanceClass = aws.String("") })
+			return err
+		}, "InvalidParameterValue"},
 		"a managed password": {func() error {
 			_, err := s.call(t, "CreateDBCluster", func(in any) { in.(*rds.CreateDBClusterInput).ManageMasterUserPassword = aws.Bool(true) })
 			return err

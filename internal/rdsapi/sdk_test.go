@@ -53,7 +53,7 @@ func newSDK(t *testing.T, key keyring) *sdk {
 // unsupported are parameters that requests here must not have: what asks for the impossible, or
 // has no effect and no place in the fleet.
 var unsupported = map[string]bool{"ManageMasterUserPassword": true, "ReplicationSourceIdentifier": true, "GlobalClusterIdentifier": true, "Domain": true,
-	"DBClusterInstanceClass": true, "ForceFailover": true, "PreSignedUrl": true, "SourceRegion": true}
+	"ForceFailover": true, "PreSignedUrl": true, "SourceRegion": true}
 
 // call sends a request with all parameters set to their own names, and returns the answer.
 func (s *sdk) call(t *testing.T, action string, change func(in any)) (any, error) {
@@ -88,7 +88,8 @@ func settings(but ...string) fleet.Settings {
 		MaintenanceWindow: aws.String("PreferredMaintenanceWindow"), DeletionProtection: aws.Bool(true), CopyTagsToSnapshot: aws.Bool(true),
 		AutoMinorUpgrade: aws.Bool(true), IAMAuth: aws.Bool(true), EngineMode: aws.String("EngineMode"), StorageType: aws.String("StorageType"),
 		ServerlessMin: aws.Float64(7), ServerlessMax: aws.Float64(7), LogExports: []string{"EnableCloudwatchLogsExports"}, KMSKeyID: aws.String("KmsKeyId"),
-		Encrypted: aws.Bool(true), AvailabilityZones: []string{"AvailabilityZones"}}
+		Encrypted: aws.Bool(true), AvailabilityZones: []string{"AvailabilityZones"},
+		InstanceClass: aws.String("DBClusterInstanceClass"), AllocatedStorage: aws.Int(7), IOPS: aws.Int(7), Public: aws.Bool(true)}
 	for _, name := range but {
 		reflect.ValueOf(&s).Elem().FieldByName(name).SetZero()
 	}
@@ -109,16 +110,16 @@ var exchanges = map[string]exchange{
 	"DescribeDBClusters": {nil, named2{"cluster", "DBClusterIdentifier"}},
 	"ModifyDBCluster": {nil, fleet.ModifyCluster{Identifier: "DBClusterIdentifier", NewIdentifier: "NewDBClusterIdentifier", MasterPassword: "MasterUserPassword",
 		EngineVersion: "EngineVersion", Immediately: true, EnableLogs: []string{"CloudwatchLogsExportConfiguration.EnableLogTypes"},
-		DisableLogs: []string{"CloudwatchLogsExportConfiguration.DisableLogTypes"}, Settings: settings("SubnetGroup", "LogExports", "KMSKeyID", "Encrypted", "AvailabilityZones")}},
+		DisableLogs: []string{"CloudwatchLogsExportConfiguration.DisableLogTypes"}, Settings: settings("SubnetGroup", "LogExports", "KMSKeyID", "Encrypted", "AvailabilityZones", "Public")}},
 	"DeleteDBCluster": {func(in any) { in.(*rds.DeleteDBClusterInput).DeleteAutomatedBackups = aws.Bool(false) },
 		fleet.DeleteCluster{Identifier: "DBClusterIdentifier", SkipFinalSnapshot: true, FinalSnapshot: "FinalDBSnapshotIdentifier", RetainBackups: true}},
 	"StartDBCluster": {nil, named2{"start", "DBClusterIdentifier"}},
 	"StopDBCluster":  {nil, named2{"stop", "DBClusterIdentifier"}},
 	"RestoreDBClusterToPointInTime": {nil, fleet.RestoreToPointInTime{Identifier: "DBClusterIdentifier", Source: "SourceDBClusterIdentifier",
 		SourceResourceID: "SourceDbClusterResourceId", Time: signedAt, Latest: true, RestoreType: "RestoreType", Tags: oneTag,
-		Settings: settings("MaintenanceWindow", "AutoMinorUpgrade", "Encrypted", "AvailabilityZones")}},
+		Settings: settings("MaintenanceWindow", "AutoMinorUpgrade", "Encrypted", "AvailabilityZones", "AllocatedStorage")}},
 	"RestoreDBClusterFromSnapshot": {nil, fleet.RestoreFromSnapshot{Identifier: "DBClusterIdentifier", Snapshot: "SnapshotIdentifier", Engine: "Engine",
-		EngineVersion: "EngineVersion", DatabaseName: "DatabaseName", Tags: oneTag, Settings: settings("MaintenanceWindow", "AutoMinorUpgrade", "Encrypted")}},
+		EngineVersion: "EngineVersion", DatabaseName: "DatabaseName", Tags: oneTag, Settings: settings("MaintenanceWindow", "AutoMinorUpgrade", "Encrypted", "AllocatedStorage")}},
 	"CreateDBClusterSnapshot": {nil, fleet.CreateSnapshot{Identifier: "DBClusterSnapshotIdentifier", Cluster: "DBClusterIdentifier", Tags: oneTag}},
 	"DescribeDBClusterSnapshots": {func(in any) {
 		q := in.(*rds.DescribeDBClusterSnapshotsInput)
