@@ -44,7 +44,7 @@ func (a *Ahead) Run(ctx context.Context, from, to pg.LSN) {
 	if os.Mkdir(dir, 0o700) != nil || a.Own(dir) != nil {
 		return
 	}
-	defer os.RemoveAll(dir) // should it fail, some space is lost until the server is backed up and restored
+	defer os.RemoveAll(dir)                 // should it fail, some space is lost until the server is backed up and restored
 	more, enough := context.WithCancel(ctx) // what is being fetched is fetched to its end
 	defer enough()
 	var g errgroup.Group
