@@ -9,7 +9,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"pileus/internal/changes"
 	"pileus/internal/pg"
@@ -47,6 +50,8 @@ type Options struct {
 	Workers    int          // 0: number of cores
 	Parent     *repo.Backup // whose content need not be stored again; nil: none
 	Full       bool         // read every page, also where Parent and WAL tell which ones changed
+	MaxRate    int64        // bytes per second of the cluster's files, read or received; 0: no limit
+	Nice       bool         // give way to others for CPU and disk, where the system lets threads do that
 	Label      string       // for backup_label; empty: pileus and the ID
 	Progress   progress.Reporter
 	Tool       string // version of the program
@@ -64,6 +69,8 @@ type run struct {
 	ignore  func(*wal.Record) bool // records that tests take out of sight
 	result  result
 	packer  *repo.Packer
+	pace    *rate.Limiter           // of what is asked of the server's disk; nil: no limit
+	noted   sync.Once               // says that priorities stay
 	abort   context.CancelCauseFunc // ends all work of the run, uploads included
 }
 
@@ -83,6 +90,7 @@ func start(ctx context.Context, r *run) (repo.Backup, error) {
 	if o.Progress == nil {
 		o.Progress = progress.Silent{}
 	}
+	r.pace = newPace(o.MaxRate)
 	o.Progress.Stage("look at the server", 0)
 	sql, err := o.SQL(ctx)
 	if err != nil {

@@ -128,6 +128,9 @@ func (w *worker) readPages(ctx context.Context, h *horizon, s *source, i int, wa
 	start := int64(i) * repo.ChunkSize
 	for at, n := range wanted.runs(nearby) {
 		run := buf[at*pg.PageSize : (at+n)*pg.PageSize]
+		if err := w.r.await(ctx, len(run)); err != nil {
+			return nil, nil, err
+		}
 		got, err := s.f.ReadAt(run, start+int64(at)*pg.PageSize)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, nil, err

@@ -109,7 +109,10 @@ func (r *run) crew(feed func() error, work, last func(*worker) error) error {
 	crew := make([]*worker, r.Workers)
 	for i := range crew {
 		crew[i] = &worker{r: r, w: r.packer.Writer()}
-		start(func() error { return work(crew[i]) })
+		start(func() error {
+			r.yield()
+			return work(crew[i])
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return err

@@ -241,6 +241,9 @@ func (w *worker) readChunk(ctx context.Context, h *horizon, s *source, i int, bu
 	}
 	offset := int64(i) * repo.ChunkSize
 	want := min(repo.ChunkSize, s.entry.Size-offset)
+	if err := w.r.await(ctx, int(want)); err != nil {
+		return nil, err
+	}
 	n, err := s.f.ReadAt(buf[:want], offset)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err

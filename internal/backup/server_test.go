@@ -110,6 +110,9 @@ func TestUnderLoadNothingIsCalledDamagedAndTheBackupRecovers(t *testing.T) {
 		second.Parent = &b
 		c := l.run(second)
 		stop()
+		if c.Incremental != (mode == ModeFiles) {
+			t.Errorf("in mode %s the second backup is incremental: %v, %s", mode, c.Incremental, c.WhyFull)
+		}
 		if b.DamagedPages != 0 || c.DamagedPages != 0 {
 			t.Errorf("healthy pages are called damaged: %v %v", b.Damage, c.Damage)
 		}

@@ -98,3 +98,31 @@ func TestOverTheReplicationProtocolEverythingIsRead(t *testing.T) {
 	// But a backup that reads files can start from one that did not.
 	l.same(l.since(first, nil), l.full())
 }
+
+func TestAPromotedStandbyGoesOnFromThePrimarysBackup(t *testing.T) {
+	pgtest.Each(t, func(t *testing.T, v pgtest.Version) {
+		l := newLab(t, v, kept)
+		l.server.Exec("CREATE TABLE public.a AS SELECT i, repeat('x', 50) AS t FROM generate_series(1, 30000) i; CREATE INDEX ON public.a (i)")
+		primary, standby := l.server, pgtest.Standby(t, l.server, kept)
+		first := l.full()
+		primary.Exec("UPDATE public.a SET t = 'before' WHERE i % 500 = 0")
+		end := primary.LSN()
+		pgtest.WaitFor(t, "the standby", func() bool { return standby.LSN() >= end })
+		l.check(standby.Instance.Promote(t.Context()))
+		standby.Exec("UPDATE public.a SET t = 'after' WHERE i % 700 = 0")
+		standby.Exec("VACUUM FULL pg_class")
+		primary.Exec("UPDATE public.a SET t = 'another world' WHERE i % 3 = 0")
+		astray := l.since(first, nil)
+
+		l.server = standby
+		b := l.since(first, nil)
+		if b.Timeline != 2 || first.Timeline != 1 {
+			t.Errorf("the backups are of timelines %d and %d", first.Timeline, b.Timeline)
+		}
+		l.same(b, l.full())
+		// What the old primary wrote after the timelines parted is none of this one's past.
+		o := l.options(ModeFiles)
+		o.Parent = &astray
+		l.fallsBack(o, "is not what timeline 2 came from")
+	})
+}

@@ -208,6 +208,9 @@ func (s *stream) member(ctx context.Context, t io.Reader, name string, mode uint
 			return context.Cause(ctx)
 		}
 		n := min(repo.ChunkSize, size-int64(i)*repo.ChunkSize)
+		if err := s.r.await(ctx, int(n)); err != nil {
+			return err
+		}
 		if _, err := io.ReadFull(t, buf[:n]); err != nil {
 			return fmt.Errorf("the stream broke off: %w", err)
 		}

@@ -9,12 +9,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pileus/internal/config"
 	"pileus/internal/control"
 	"pileus/internal/repo"
 )
 
 func (a *app) backupCommand() *cobra.Command {
-	var q control.BackupRequest
+	var q backupFlags
 	cmd := &cobra.Command{
 		Use:   "backup [CLUSTER]",
 		Short: "Take a base backup",
@@ -31,12 +32,10 @@ With data checksums on, every page is checked. A bad page is reported by file, b
 and LSN; the backup is completed, is marked, and the exit code is 3.`,
 		Example: `  pileus backup prod
   pileus backup prod --mode stream
+  pileus backup prod --max-rate 20MiB
   pileus backup prod --json 2>progress.jsonl >backup.json`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			if q.Mode != "auto" && q.Mode != "files" && q.Mode != "stream" {
-				return usageError{fmt.Errorf("--mode %s: it can be auto, files or stream", q.Mode)}
-			}
 			b, err := a.backup(cmd, given, q)
 			if err != nil {
 				return err
@@ -44,17 +43,43 @@ and LSN; the backup is completed, is marked, and the exit code is 3.`,
 			return a.finishBackup(b, func(w io.Writer) error { return describeBackup(w, b) })
 		},
 	}
-	backupFlags(cmd, &q)
+	q.register(cmd)
 	return cmd
 }
 
-func backupFlags(cmd *cobra.Command, q *control.BackupRequest) {
+// backupFlags are what commands that take a backup have in common.
+type backupFlags struct {
+	control.BackupRequest
+	rate string
+}
+
+func (q *backupFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&q.Mode, "mode", "auto", "auto, files (read the data directory on this host) or stream (replication protocol)")
 	cmd.Flags().BoolVar(&q.Full, "full", false, "read every page and store every chunk, also those that an earlier backup has")
 	cmd.Flags().StringVar(&q.Label, "label", "", "label for PostgreSQL's backup_label (default: pileus and the backup's ID)")
+	cmd.Flags().StringVar(&q.rate, "max-rate", "", "bytes a second to take from the cluster's files, such as 20MiB, or none (default: max_rate of the configuration)")
 }
 
-func (a *app) backup(cmd *cobra.Command, given []string, q control.BackupRequest) (repo.Backup, error) {
+// request checks what was given.
+func (q *backupFlags) request() (control.BackupRequest, error) {
+	if q.Mode != "auto" && q.Mode != "files" && q.Mode != "stream" {
+		return q.BackupRequest, usageError{fmt.Errorf("--mode %s: it can be auto, files or stream", q.Mode)}
+	}
+	if q.rate != "" {
+		n, err := config.ParseRate(q.rate)
+		if err != nil {
+			return q.BackupRequest, usageError{fmt.Errorf("--max-rate: %w", err)}
+		}
+		q.MaxRate = &n
+	}
+	return q.BackupRequest, nil
+}
+
+func (a *app) backup(cmd *cobra.Command, given []string, flags backupFlags) (repo.Backup, error) {
+	q, err := flags.request()
+	if err != nil {
+		return repo.Backup{}, err
+	}
 	d, err := a.open(cmd.Context())
 	if err != nil {
 		return repo.Backup{}, err
@@ -118,7 +143,7 @@ func (a *app) snapshotCommand() *cobra.Command {
 }
 
 func (a *app) snapshotCreate() *cobra.Command {
-	var q control.BackupRequest
+	var q backupFlags
 	cmd := &cobra.Command{
 		Use:   "create [CLUSTER] NAME",
 		Short: "Take a backup now and keep it under a name",
@@ -138,7 +163,7 @@ with a letter. Nothing is done if the name is used already.`,
 			})
 		},
 	}
-	backupFlags(cmd, &q)
+	q.register(cmd)
 	return cmd
 }
 

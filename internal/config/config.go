@@ -89,7 +89,11 @@ type Cluster struct {
 	BinDir string
 	// Checkpoint is "fast" or "spread": how the checkpoint at the start of a backup runs.
 	Checkpoint string
-	WAL        WAL
+	// MaxRate is how many bytes a second a backup takes from the cluster's files; 0 is no limit.
+	MaxRate int64
+	// Nice lets the workers of a backup give way to others for CPU and disk.
+	Nice bool
+	WAL  WAL
 }
 
 // WAL says how a cluster's write-ahead log is received, spooled and kept in bounds.

@@ -67,12 +67,16 @@ clusters: # before defaults, which hold all the same
     data_dir: ../pgdata
     slot: my_slot
     checkpoint: fast
+    max_rate: none
+    nice: false
     wal: {flush_interval: 10ms, slot_create: false}
   web-2:
     connection: host=db2
     data_dir: never
 defaults:
   retention: 2w
+  max_rate: 20MiB
+  nice: true
   checkpoint: spread
   bin_dir: /usr/lib/postgresql/17/bin
   wal:
@@ -119,7 +123,7 @@ func TestLoadReadsEveryKey(t *testing.T) {
 			},
 		},
 		Defaults: Cluster{
-			DataDir: DataDirAuto, Retention: 14 * day, BinDir: "/usr/lib/postgresql/17/bin", Checkpoint: "spread", WAL: wal,
+			DataDir: DataDirAuto, Retention: 14 * day, BinDir: "/usr/lib/postgresql/17/bin", Checkpoint: "spread", MaxRate: 20 << 20, Nice: true, WAL: wal,
 		},
 		Clusters: map[string]Cluster{
 			"orders": {
@@ -129,7 +133,7 @@ func TestLoadReadsEveryKey(t *testing.T) {
 			},
 			"web-2": {
 				Name: "web-2", Connection: "host=db2", DataDir: DataDirNever,
-				Retention: 14 * day, Slot: "pileus_web_2", BinDir: "/usr/lib/postgresql/17/bin", Checkpoint: "spread", WAL: wal,
+				Retention: 14 * day, Slot: "pileus_web_2", BinDir: "/usr/lib/postgresql/17/bin", Checkpoint: "spread", MaxRate: 20 << 20, Nice: true, WAL: wal,
 			},
 		},
 	}
@@ -177,6 +181,7 @@ func TestLoadRefuses(t *testing.T) {
 		"size without unit":       {"repository:\n  url: /r\n  pack_size: 16\n", []string{`repository.pack_size: "16" is not a size`}},
 		"duration without unit":   {orders + "    retention: 7\n", []string{`clusters.orders.retention: "7" is not a duration`}},
 		"duration too long":       {orders + "    retention: 36d\n", []string{":5:16: clusters.orders.retention: must be from 1d to 35d, not 36d"}},
+		"rate":                    {orders + "    max_rate: 1KiB\n", []string{`:5:15: clusters.orders.max_rate: must be from 64KiB to 1TiB a second, or none, not 1KiB`}},
 		"choice":                  {orders + "    checkpoint: slow\n", []string{`:5:17: clusters.orders.checkpoint: must be one of fast, spread, not "slow"`}},
 		"number for text":         {orders + "    bin_dir: 15\n", []string{"clusters.orders.bin_dir: must be text, not a number; put quotes around it"}},
 		"mapping for text":        {orders + "    bin_dir: {a: b}\n", []string{"clusters.orders.bin_dir: must be text, not a mapping"}},

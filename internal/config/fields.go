@@ -150,6 +150,17 @@ func sharedFields(c *Cluster) []field {
 			read: readChoice(&c.Checkpoint, "fast", "spread"),
 		},
 		{
+			key: "max_rate", standard: NoLimit,
+			doc: "How much a backup takes from the cluster's files, or receives, in a second: 64KiB to 1TiB, or none for no limit. " +
+				"`pileus backup --max-rate` takes precedence.",
+			read: readRate(&c.MaxRate),
+		},
+		{
+			key: "nice", standard: "false",
+			doc:  "Whether a backup's workers give way to other programs for CPU and disk. Linux only.",
+			read: readBool(&c.Nice),
+		},
+		{
 			key: "wal", doc: "The write-ahead log: receiving, spooling and its bounds.",
 			fields: walFields(&c.WAL),
 		},

@@ -58,6 +58,30 @@ func ParseSize(text string) (int64, error) {
 	return amount, nil
 }
 
+// NoLimit is the rate of what goes as fast as it can.
+const NoLimit = "none"
+
+// Bounds of a rate, in bytes per second. With less a chunk would take longer than anybody waits.
+const (
+	leastRate = 64 << 10
+	mostRate  = 1 << 40
+)
+
+// ParseRate reads bytes per second, from 64KiB to 1TiB, written as a size; NoLimit is 0.
+func ParseRate(text string) (int64, error) {
+	if text == NoLimit {
+		return 0, nil
+	}
+	n, err := ParseSize(text)
+	if err != nil {
+		return 0, fmt.Errorf("%w; or %s for no limit", err, NoLimit)
+	}
+	if n < leastRate || n > mostRate {
+		return 0, fmt.Errorf("must be from %s to %s a second, or %s, not %s", formatSize(leastRate), formatSize(mostRate), NoLimit, text)
+	}
+	return n, nil
+}
+
 // splitQuantity cuts text behind its first number and the unit that follows.
 func splitQuantity(text string) (number, suffix, tail string) {
 	end := 0

@@ -150,6 +150,17 @@ func readSize(into *int64, least, most int64) reader {
 	}
 }
 
+func readRate(into *int64) reader {
+	return func(_ *decoder, node ast.Node) error {
+		text, err := asQuantity(node)
+		if err != nil {
+			return err
+		}
+		*into, err = ParseRate(text)
+		return err
+	}
+}
+
 func readPath(into *string) reader {
 	return func(d *decoder, node ast.Node) error {
 		text, err := asText(node)

@@ -27,6 +27,7 @@ type BackupRequest struct {
 	Mode     string // auto, files, stream; empty: what data_dir says
 	Full     bool   // store every chunk
 	Label    string // for backup_label
+	MaxRate  *int64 // bytes per second of the cluster's files, 0: no limit; nil: what max_rate says
 	Snapshot string // keep it under this name
 	About    []byte // JSON that the snapshot is to carry; nil: none
 }
@@ -231,10 +232,13 @@ func pushes(info postgres.Info) bool {
 func (d *Deployment) takeBackup(ctx context.Context, c config.Cluster, conn connector, q BackupRequest, parent *repo.Backup, rep progress.Reporter) (repo.Backup, error) {
 	o := backup.Options{
 		Repo: d.Repo, Cluster: c.Name, SQL: conn.SQL, Replication: conn.Replication, Mode: backup.Mode(q.Mode),
-		Spread: c.Checkpoint == "spread", Workers: d.Config.WorkerCount(), Parent: parent, Full: q.Full, Label: q.Label, Progress: rep, Tool: d.Version,
+		Spread: c.Checkpoint == "spread", Workers: d.Config.WorkerCount(), Parent: parent, Full: q.Full, Label: q.Label, MaxRate: c.MaxRate, Nice: c.Nice, Progress: rep, Tool: d.Version,
 		WaitForWAL: func(ctx context.Context, tli pg.TimelineID, start, stop pg.LSN) error {
 			return d.waitForWAL(ctx, c, conn, tli, start, stop)
 		},
+	}
+	if q.MaxRate != nil {
+		o.MaxRate = *q.MaxRate
 	}
 	switch c.DataDir {
 	case config.DataDirAuto:
