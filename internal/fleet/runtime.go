@@ -190,20 +190,22 @@ func (f *Fleet) receive(ctx context.Context, c Cluster) {
 	})
 }
 
-// Times between the attempts of a background job, and for a receiver to connect.
+// Times between the attempts of a background job, and for a receiver to connect. An attempt that lasts longer than
+// soundAfter is taken for sound.
 const (
+	soundAfter = 5 * time.Second
 	rejoinTime = 30 * time.Second
 	firstPause = time.Second
 	lastPause  = time.Minute
 )
 
 // retry calls a job again until ctx ends, with growing pauses, and remembers what is
-// wrong for Health.
+// wrong for Health until an attempt is under way that lasts.
 func (f *Fleet) retry(ctx context.Context, name string, job func(context.Context) error) {
 	pause := firstPause
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := job(ctx)
+		err := f.attempt(ctx, name, job)
 		if ctx.Err() != nil {
 			break
 		}
@@ -222,6 +224,25 @@ func (f *Fleet) retry(ctx context.Context, name string, job func(context.Context
 		pause = min(2*pause, lastPause)
 	}
 	f.note(name, nil)
+}
+
+// attempt calls a job once. While it lasts longer than soundAfter, nothing is wrong with it.
+func (f *Fleet) attempt(ctx context.Context, name string, job func(context.Context) error) error {
+	over := false // guarded by f.mu
+	sound := time.AfterFunc(soundAfter, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if !over {
+			delete(f.failing, name)
+		}
+	})
+	defer func() {
+		sound.Stop()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		over = true
+	}()
+	return job(ctx)
 }
 
 // note remembers what is wrong with a job; nil: nothing.
