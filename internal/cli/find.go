@@ -67,13 +67,14 @@ func (a *app) findCommand() *cobra.Command {
 		Use:   "find CLUSTER",
 		Short: "Find the transaction that did the damage",
 		Long: `Reads the archived WAL of CLUSTER and lists the transactions that deleted or updated rows,
-truncated or dropped tables, or dropped databases, the largest first: when each committed, what it did to which
-table, the command that recovers to just before it, and how many later commits that would undo.
+truncated or dropped tables, or dropped databases, the largest first: when each committed, what
+it did to which table, the command that recovers to just before it, and how many later commits
+that would undo.
 
-The WAL is read from the newest backup before the first moment to look at, up to what reached the repository a
-second ago. Nothing has to be set up beforehand. Unlogged tables leave no trace in the WAL and are not listed. What
-aborted is not listed either. Where the WAL cannot be read to its end, this says where it stops and why, and
-exits with 3.`,
+The WAL is read from the newest backup before the first moment to look at, up to what reached
+the repository a second ago. Nothing has to be set up beforehand. Unlogged tables leave no trace
+in the WAL and are not listed. What aborted is not listed either. Where the WAL cannot be read
+to its end, this says where it stops and why, and exits with 3.`,
 		Example: `  pileus find prod
   pileus find prod --since 1d --table granules --kind delete
   pileus find prod --from 2026-03-07T22:00:00Z --to 2026-03-07T23:00:00Z --min-rows 1000 --json`,

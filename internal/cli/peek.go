@@ -33,9 +33,10 @@ func (a *app) peekCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "peek CLUSTER (--at TIME | --before-xid X | --after-xid X) [-- SQL]",
 		Short: "Look at a cluster as it was at a moment, before you go back to it",
-		Long: `Starts a throwaway copy of CLUSTER as it was at the moment, runs the SQL on it, and removes it. Without SQL it opens
-psql. The copy is read-only, can be reached by you alone, and is gone afterwards; neither the cluster nor its archive
-is touched. With both --before-xid and --after-xid you see both sides of a transaction.`,
+		Long: `Starts a throwaway copy of CLUSTER as it was at the moment, runs the SQL on it, and removes it.
+Without SQL it opens psql. The copy is read-only, can be reached by you alone, and is gone
+afterwards; neither the cluster nor its archive is touched. With both --before-xid and
+--after-xid you see both sides of a transaction.`,
 		Example: `  pileus peek prod --at 2026-03-07T23:44:59Z -- "SELECT count(*) FROM granules"
   pileus peek prod --before-xid 48151623 --after-xid 48151623 --database cumulus -- "SELECT count(*) FROM granules"
   pileus peek prod --at "2h ago"`,

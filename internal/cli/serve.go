@@ -35,7 +35,11 @@ standard error, and answers GET /healthz and GET /metrics.`,
 			if err != nil {
 				return err
 			}
-			return service.Run(cmd.Context(), service.Options{Deployment: d, Log: newLogger(a.stderr, true, a.quiet),
+			log := newLogger(a.stderr, true, a.quiet)
+			if err := d.ProbeServers(cmd.Context()); err != nil {
+				log.Warn("restores will be refused", "error", err)
+			}
+			return service.Run(cmd.Context(), service.Options{Deployment: d, Log: log,
 				Ready: func(at net.Addr) { fmt.Fprintf(a.stdout, "serving on %s\n", at) }})
 		},
 	}

@@ -46,9 +46,9 @@ func (a *app) timelineCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "timeline CLUSTER",
 		Short: "Draw what happened when: commits, rows, WAL, backups, damage",
-		Long: `Reads the archived WAL of CLUSTER and draws, for each interval, how many transactions committed, how many rows they
-inserted, updated and deleted, and how much WAL there was, with backups, snapshots, the largest damage and the restorable
-window marked.`,
+		Long: `Reads the archived WAL of CLUSTER and draws, for each interval, how many transactions committed,
+how many rows they inserted, updated and deleted, and how much WAL there was, with backups,
+snapshots, the largest damage and the restorable window marked.`,
 		Example: `  pileus timeline prod
   pileus timeline prod --since 1d --interval 30m
   pileus timeline prod --svg activity.svg`,

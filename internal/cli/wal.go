@@ -125,13 +125,13 @@ func (a *app) fetch(ctx context.Context, q control.FetchRequest, given []string,
 	if err != nil {
 		return err
 	}
+	if probe {
+		return d.Probe(ctx, q.Cluster)
+	}
 	if q.Cluster == "" {
 		if q.Cluster, err = one(d.Config, nil); err != nil {
 			return err
 		}
-	}
-	if probe {
-		return d.Probe(ctx, q.Cluster)
 	}
 	q.File, q.Dest = given[0], given[1]
 	return d.Fetch(ctx, q)

@@ -113,11 +113,34 @@ func environment() []string {
 // probeAs runs this program as the account that the server will have, to see
 // whether it can read the configuration and the repository.
 func (d *Deployment) probeAs(ctx context.Context, cluster string, owner *postgres.Owner) error {
+	if err := d.runProbe(ctx, cluster, owner); err != nil {
+		return fmt.Errorf("%w, or run this restore as that user", err)
+	}
+	return nil
+}
+
+// ProbeServers tries, before anything depends on it, whether the account of the servers that `pileus serve` runs could
+// fetch WAL, which a restored server has to. There is nothing to try unless this runs as root.
+func (d *Deployment) ProbeServers(ctx context.Context) error {
+	owner, err := ServerAccount(d.Config.Serve)
+	if err != nil || owner == nil || os.Geteuid() != 0 {
+		return err
+	}
+	if err := d.runProbe(ctx, "", owner); err != nil {
+		return fmt.Errorf("the servers run as %s, since PostgreSQL refuses root, and could not fetch WAL when they are restored: %w, or run `pileus serve` itself as %[1]s", owner.Name, err)
+	}
+	return nil
+}
+
+func (d *Deployment) runProbe(ctx context.Context, cluster string, owner *postgres.Owner) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, self, "--config", d.Config.Path, "wal", "fetch", "--probe", "--cluster", cluster)
+	cmd := exec.CommandContext(ctx, self, "--config", d.Config.Path, "wal", "fetch", "--probe")
+	if cluster != "" {
+		cmd.Args = append(cmd.Args, "--cluster", cluster)
+	}
 	cmd.Dir = "/"
 	cmd.Env = environment()
 	var said bytes.Buffer
@@ -128,7 +151,7 @@ func (d *Deployment) probeAs(ctx context.Context, cluster string, owner *postgre
 		}
 	}
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("let it read %s, what that names, and %s, or run this restore as that user: %w: %s", d.Config.Path, self, err, strings.TrimSpace(said.String()))
+		return fmt.Errorf("%s (%w): let that account read %s, what the file names, and %s", strings.TrimSpace(said.String()), err, d.Config.Path, self)
 	}
 	return nil
 }

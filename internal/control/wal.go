@@ -78,8 +78,14 @@ func (d *Deployment) Fetch(ctx context.Context, q FetchRequest) error {
 	return archive.Fetch(ctx, d.Repo, cl, q.File, q.Dest)
 }
 
-// Probe tries whether WAL of the cluster could be fetched by whoever runs this.
+// Probe tries whether WAL of the cluster, or of any if it is empty, could be fetched by whoever runs this.
 func (d *Deployment) Probe(ctx context.Context, cluster string) error {
+	if cluster == "" {
+		for _, err := range d.Repo.Clusters(ctx) {
+			return err
+		}
+		return nil
+	}
 	_, err := d.Repo.Cluster(ctx, cluster)
 	return err
 }

@@ -22,7 +22,6 @@ type merger struct {
 	// yet, and every transaction may have begun before. early were under way then.
 	before   uint32
 	early    map[uint32]bool
-	sighted  map[uint32]bool // ended before the first list of running transactions was read
 	interval time.Duration   // of the buckets; 0: none
 
 	commits int64

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -29,6 +30,9 @@ func (f *Fleet) ModifyCluster(ctx context.Context, q ModifyCluster) (Cluster, er
 	}
 	if c.Attached {
 		return f.modifyAttached(c, q)
+	}
+	if c.Status == StatusFailed && onlyProtection(q) {
+		return f.protect(c, *q.DeletionProtection)
 	}
 	if err := idle(c, "modified", StatusAvailable, StatusStopped); err != nil {
 		return Cluster{}, err
@@ -58,6 +62,24 @@ func (f *Fleet) ModifyCluster(ctx context.Context, q ModifyCluster) (Cluster, er
 	op.Immediately = q.Immediately
 	if err := f.begin(c, statusOf(q, merged), op); err != nil {
 		*c = before
+		return Cluster{}, err
+	}
+	return f.seen(c), nil
+}
+
+// onlyProtection tells whether a request changes deletion protection and nothing else.
+func onlyProtection(q ModifyCluster) bool {
+	rest := ModifyCluster{Identifier: q.Identifier, Immediately: q.Immediately}
+	rest.DeletionProtection = q.DeletionProtection
+	return q.DeletionProtection != nil && reflect.DeepEqual(q, rest)
+}
+
+// protect sets the deletion protection of a cluster that failed, whose leftovers could not be removed otherwise.
+func (f *Fleet) protect(c *Cluster, on bool) (Cluster, error) {
+	before := c.DeletionProtection
+	c.DeletionProtection = on
+	if err := f.save(c); err != nil {
+		c.DeletionProtection = before
 		return Cluster{}, err
 	}
 	return f.seen(c), nil

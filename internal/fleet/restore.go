@@ -29,6 +29,9 @@ func (f *Fleet) RestoreToPointInTime(ctx context.Context, q RestoreToPointInTime
 	if err := f.checkWindow(ctx, source, from); err != nil {
 		return Cluster{}, err
 	}
+	if err := f.o.Deployment.ProbeServers(ctx); err != nil {
+		return Cluster{}, fault(CodeInvalidRestore, "%v", err)
+	}
 	c, err := f.heir(ctx, q.Identifier, source)
 	if err != nil {
 		return Cluster{}, err
@@ -246,6 +249,9 @@ func (f *Fleet) RestoreFromSnapshot(ctx context.Context, q RestoreFromSnapshot) 
 		if _, err := f.resolveVersion(ctx, source.Engine, q.EngineVersion); err != nil {
 			return Cluster{}, err
 		}
+	}
+	if err := f.o.Deployment.ProbeServers(ctx); err != nil {
+		return Cluster{}, fault(CodeInvalidRestore, "%v", err)
 	}
 	c, err := f.heir(ctx, q.Identifier, source)
 	if err != nil {

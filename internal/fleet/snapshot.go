@@ -64,8 +64,8 @@ func (f *Fleet) announceSnapshot(c *Cluster, id string, tags []Tag) error {
 	if _, ok := f.snapshots[id]; ok {
 		return fault(CodeSnapshotExists, "Cannot create the snapshot because a snapshot with the identifier %s already exists.", id)
 	}
-	if c.CopyTagsToSnapshot {
-		tags = mergeTags(c.Tags, tags)
+	if c.CopyTagsToSnapshot && len(tags) == 0 { // as on RDS: tags of the request replace the cluster's
+		tags = c.Tags
 	}
 	s := &Snapshot{Identifier: id, Type: SnapshotManual, Status: StatusCreating, Created: f.now(), Archive: c.Archive, Cluster: f.about(c), Tags: mergeTags(nil, tags)}
 	if err := f.docs.snapshots.save(id, s); err != nil {

@@ -32,6 +32,7 @@ var layers = []string{
 	"access",    // access keys of the RDS API
 	"rdsapi",    // the wire of the RDS API
 	"service",   // pileus serve
+	"fence",     // takes access to a database away, with proof
 	"cumulus",   // Cumulus's archive API
 	"terraform", // Terraform's state and plans
 	"recovery",  // the runbook
