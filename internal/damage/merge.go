@@ -22,7 +22,7 @@ type merger struct {
 	// yet, and every transaction may have begun before. early were under way then.
 	before   uint32
 	early    map[uint32]bool
-	interval time.Duration   // of the buckets; 0: none
+	interval time.Duration // of the buckets; 0: none
 
 	commits int64
 	lastLSN pg.LSN
