@@ -20,6 +20,8 @@ type Config struct {
 	Workers int
 	// Serve is what `pileus serve` needs.
 	Serve Serve
+	// Recovery is what the runbook needs.
+	Recovery Recovery
 	// Defaults are what a cluster has that says nothing else: the `defaults` section.
 	Defaults Cluster
 	// Clusters are keyed by identifier, in lower case.

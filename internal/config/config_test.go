@@ -107,6 +107,7 @@ func TestLoadReadsEveryKey(t *testing.T) {
 		},
 		StateDir: filepath.Join(dir, "state"),
 		Workers:  3,
+		Recovery: newRecovery(),
 		Serve: Serve{
 			Listen: "0.0.0.0:9443", TLSCertFile: filepath.Join(dir, "tls/cert.pem"), TLSKeyFile: filepath.Join(dir, "tls/key.pem"),
 			Region: "eu-central-1", Account: "012345678901", DataRoot: "/srv/servers", FirstPort: 6000, LastPort: 6010,
@@ -158,7 +159,7 @@ func TestLoadRefuses(t *testing.T) {
 		"misspelt key":            {"repository:\n  ulr: /r\n", []string{`:2:3: repository.ulr: unknown key; did you mean "url"?`}},
 		"misspelt deep key":       {orders + "    wal: {flush_intervall: 1s}\n", []string{`:5:11: clusters.orders.wal.flush_intervall: unknown key; did you mean "flush_interval"?`}},
 		"key of another section":  {url + "flush_interval: 1s\n", []string{`:2:1: flush_interval: unknown key here; it belongs under "clusters.NAME.wal"`}},
-		"key of nowhere":          {url + "colour: blue\n", []string{":2:1: colour: unknown key; known here: repository, state_dir, workers, serve, defaults, clusters"}},
+		"key of nowhere":          {url + "colour: blue\n", []string{":2:1: colour: unknown key; known here: repository, state_dir, workers, serve, recovery, defaults, clusters"}},
 		"connection in defaults":  {url + "defaults:\n  connection: host=h\n", []string{`:3:3: defaults.connection: unknown key here; it belongs under "clusters.NAME"`}},
 		"key twice":               {url + "workers: 1\nworkers: 2\n", []string{":3:1:", "already defined"}},
 		"cluster twice":           {orders + "  ORDERS:\n    connection: host=h\n", []string{":5:3: clusters.ORDERS: is there twice"}},

@@ -122,6 +122,7 @@ func (d *decoder) config(body ast.Node, c *Config) {
 		d.faultAt(places["repository"], "repository.s3", "is set, but repository.url is not s3://")
 	}
 	d.serve(places["serve"], &c.Serve)
+	d.recovery(&c.Recovery, places["recovery"] != nil && c.Recovery.Database+c.Recovery.Administrator.User != "")
 	c.Defaults = shared
 	d.clusters(clusters, shared, c)
 }

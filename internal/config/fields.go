@@ -33,6 +33,7 @@ func newConfig() *Config {
 			Compression: Compression{Algorithm: "zstd", Level: "fastest"},
 		},
 		Serve:    newServe(),
+		Recovery: newRecovery(),
 		Defaults: newCluster(),
 		Clusters: map[string]Cluster{},
 	}
@@ -75,6 +76,10 @@ func topFields(c *Config) []field {
 		{
 			key: "serve", doc: "What `pileus serve` listens on, and what the servers that it runs may use.",
 			fields: serveFields(&c.Serve),
+		},
+		{
+			key: "recovery", doc: "What `pileus recover`, `pileus fence` and `pileus drill` need to know about the application. One file describes one.",
+			fields: recoveryFields(&c.Recovery),
 		},
 	}
 }

@@ -91,3 +91,34 @@ func TestServeDefaultsAreOnesOwn(t *testing.T) {
 		t.Errorf("default group %v", got)
 	}
 }
+
+func TestRecoveryRefuses(t *testing.T) {
+	head := "repository: {url: /r}\nrecovery:\n  database: app\n  administrator: {user: boss, password_file: /p}\n"
+	for text, want := range map[string]string{
+		"  application: {user: app}\n":                                    "recovery.application: has a user and neither",
+		"  application: {user: app, password_file: /p, secret: s}\n":      "recovery.application: has password_file and secret",
+		"  maintenance_database: app\n":                                   "must be another one than recovery.database",
+		"  access_key: AKID\n":                                            "recovery.access_key: needs secret_file",
+		"  cutover: {method: commands}\n":                                 "recovery.cutover.commands: is required",
+		"  expect:\n    rows: {least: 1}\n":                               "recovery.expect.rows.sql: is required",
+		"  expect:\n    rows: {sql: SELECT 1}\n":                          "needs one of least, most and equals",
+		"  expect:\n    rows: {sql: SELECT 1, least: 1, equals: \"1\"}\n": "has equals beside least",
+		"  expect:\n    rows: {sql: SELECT 1, least: many}\n":             "must be a number",
+		"  halt:\n    Stop: true\n":                                       "a name must be 1 to 63",
+		"  prepared_transactions: ignore\n":                               "must be one of refuse, rollback",
+		"  exempt_roles: a,,b\n":                                          "has an empty name",
+	} {
+		_, err := Load(write(t, head+text))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	c, err := Load(write(t, head+"  halt:\n    b: systemctl stop b\n    a: systemctl stop a\n  expect:\n    rows: {sql: SELECT 1, least: 1, most: 2.5}\n    lock: {sql: SELECT 0, equals: \"0\"}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := c.Recovery
+	if len(r.Halt) != 2 || r.Halt[0].Name != "b" || len(r.Expect) != 2 || *r.Expect[0].Most != 2.5 || *r.Expect[1].Equals != "0" || r.DrainTimeout != 30*time.Minute {
+		t.Errorf("%+v", r)
+	}
+}
