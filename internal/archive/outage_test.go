@@ -12,6 +12,7 @@ import (
 
 	"pileus/internal/pg"
 	"pileus/internal/pgtest"
+	"pileus/internal/postgres"
 	"pileus/internal/store/storetest"
 )
 
@@ -182,6 +183,41 @@ func TestSlotDroppedUnderUs(t *testing.T) {
 	if all := mustCoverage(l); len(all) != 2 {
 		t.Errorf("the archive holds %v, want two stretches", all)
 	}
+}
+
+// A slot that was moved back to WAL that the server has removed is of no use, and heals by itself.
+func TestSlotMovedBackIsCreatedAnew(t *testing.T) {
+	l := newLab(t, pgtest.Newest(t), pgtest.WALSegmentSize(1<<20), pgtest.With("max_wal_size", "4MB"), pgtest.With("min_wal_size", "2MB"))
+	r := l.receive(l.options(l.server))
+	old := load(l.server, "100")
+	l.durableTo(1, old)
+	r.end()
+	free := func() {
+		pgtest.WaitFor(t, "the slot to be free", func() bool { return l.server.Query("SELECT active FROM pg_replication_slots") == "f" })
+	}
+	free()
+	l.server.Exec("SELECT pg_drop_replication_slot('pileus')")
+	for range 8 {
+		l.server.SwitchWAL()
+		load(l.server, "300")
+		l.server.Checkpoint()
+	}
+	l.server.Exec("SELECT pg_create_physical_replication_slot('pileus', true)")
+	conn, err := postgres.ConnectReplication(t.Context(), l.server.DSN(), postgres.Options{})
+	l.check(err)
+	now := mustLSN(t, l.server.Query("SELECT pg_current_wal_lsn()"))
+	stream, err := conn.StartWAL(t.Context(), "pileus", now, 1)
+	l.check(err)
+	l.check(stream.SendStatus(t.Context(), old, old, old, true))
+	pgtest.WaitFor(t, "the slot to move back", func() bool {
+		return l.server.Query("SELECT restart_lsn < '"+now.String()+"' FROM pg_replication_slots") == "t"
+	})
+	conn.Close(t.Context())
+	free()
+	r = l.receive(l.options(l.server))
+	l.durableTo(1, load(l.server, "100"))
+	l.until("the gap", func(s Status) bool { return s.Gap != nil })
+	r.end()
 }
 
 // A receiver that is started while the repository is away begins when it is back.

@@ -156,6 +156,12 @@ func (s *session) skipRemoved(ctx context.Context, sys postgres.System, path pg.
 	if err != nil {
 		return 0, 0, err
 	}
+	if oldest <= from && s.CreateSlot {
+		if err := s.conn.DropSlot(ctx, s.Slot); err != nil {
+			return 0, 0, err
+		}
+		return 0, 0, fmt.Errorf("%w, although the slot %s was to keep it from %s: the slot was dropped and is created anew", postgres.ErrWALRemoved, s.Slot, oldest)
+	}
 	if oldest <= from {
 		return 0, 0, fmt.Errorf("%w, although the slot says that it keeps WAL from %s: drop the slot %s, and it is created anew", postgres.ErrWALRemoved, oldest, s.Slot)
 	}

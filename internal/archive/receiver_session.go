@@ -20,6 +20,7 @@ type session struct {
 	conn     *postgres.ReplConn
 	stream   *postgres.WALStream
 	streamed bool          // at least one message came
+	answered bool          // and one on the current stream
 	own      pg.TimelineID // the server's
 
 	serverEnd pg.LSN
@@ -132,7 +133,7 @@ func (s *session) follow(ctx context.Context, tli pg.TimelineID, from pg.LSN) (p
 	if err != nil {
 		return postgres.EndOfTimeline{}, err
 	}
-	s.heard = time.Now()
+	s.heard, s.answered = time.Now(), false
 	s.connected(s.own, tli, seg)
 	return s.receive(ctx, n, d)
 }
@@ -178,7 +179,7 @@ func (s *session) receive(ctx context.Context, n *spooled, d *wal.Decoder) (end 
 			}
 			continue
 		}
-		s.heard, s.streamed = time.Now(), true
+		s.heard, s.streamed, s.answered = time.Now(), true, true
 		switch m := msg.(type) {
 		case postgres.XLogData:
 			if n, err = s.take(n, d, m); err != nil {
@@ -267,8 +268,12 @@ func (s *session) silence(ctx context.Context) error {
 }
 
 // tell reports to the server how far WAL is received and durable, if that moved,
-// or it is time, or always.
+// or it is time, or always. Before the server has sent anything it is told nothing: it moves the slot to where
+// we say that we are, even back to WAL that it has removed, as a slot's that was created anew.
 func (s *session) tell(ctx context.Context, always bool) error {
+	if !s.answered {
+		return nil
+	}
 	_, received, durable := s.spool.position()
 	flush, err := s.flushed(received, durable)
 	if err != nil {
