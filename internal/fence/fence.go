@@ -243,3 +243,17 @@ func Closed(ctx context.Context, conn *pgx.Conn, t Target, s State) (bool, error
 
 // errOpen: a probe got in.
 var errOpen = errors.New("the fence does not hold")
+
+// Restored tells whether a cluster that was restored came back fenced: nobody has CONNECT but those that stay, although
+// others had before.
+func Restored(ctx context.Context, conn *pgx.Conn, t Target, s State) (bool, error) {
+	now, err := grants(ctx, conn, t.Database)
+	if err != nil {
+		return false, fmt.Errorf("read who may connect to %s: %w", t.Database, err)
+	}
+	keep := append([]string{s.Admin}, t.Exempt...)
+	others := func(all []Grant) bool {
+		return slices.ContainsFunc(all, func(g Grant) bool { return g.Privilege == "CONNECT" && !slices.Contains(keep, g.Grantee) })
+	}
+	return others(s.Grants) && !others(now), nil
+}

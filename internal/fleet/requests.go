@@ -1,6 +1,10 @@
 package fleet
 
-import "time"
+import (
+	"time"
+
+	"pileus/internal/pg"
+)
 
 // Settings are what create, restore and modify have in common. A nil pointer means: not
 // given.
@@ -72,6 +76,10 @@ type RestoreToPointInTime struct {
 	Time             time.Time
 	Latest           bool
 	RestoreType      string // full-copy, copy-on-write or empty
+	// What RDS has no word for: through the commit of a transaction or up to an LSN, or just before it.
+	XID       uint64
+	LSN       pg.LSN
+	Exclusive bool
 	Tags             []Tag
 	Settings
 }

@@ -22,8 +22,8 @@ func (f *Fleet) RestoreToPointInTime(ctx context.Context, q RestoreToPointInTime
 	if err != nil {
 		return Cluster{}, err
 	}
-	from := &RestoreSource{Cluster: source.Archive, Latest: q.Latest, Time: q.Time.UTC()}
-	if q.Latest {
+	from := &RestoreSource{Cluster: source.Archive, Latest: q.Latest, Time: q.Time.UTC(), XID: q.XID, LSN: q.LSN, Exclusive: q.Exclusive}
+	if q.Time.IsZero() {
 		from.Time = time.Time{}
 	}
 	if err := f.checkWindow(ctx, source, from); err != nil {
@@ -52,11 +52,17 @@ func checkRestoreRequest(q RestoreToPointInTime) error {
 		return fault(CodeInvalidCombination, "SourceDBClusterIdentifier and SourceDbClusterResourceId cannot be given together.")
 	case q.RestoreType != "" && q.RestoreType != "full-copy" && q.RestoreType != "copy-on-write":
 		return fault(CodeInvalidParameter, "Invalid restore type %s: it must be full-copy or copy-on-write.", q.RestoreType)
+	case q.XID != 0 && q.LSN != 0:
+		return fault(CodeInvalidCombination, "PileusRestoreToXid and PileusRestoreToLsn cannot be given together.")
+	case (q.XID != 0 || q.LSN != 0) && (q.Latest || !q.Time.IsZero()):
+		return fault(CodeInvalidCombination, "PileusRestoreToXid and PileusRestoreToLsn go without RestoreToTime and UseLatestRestorableTime.")
+	case q.Exclusive && q.XID == 0 && q.LSN == 0:
+		return fault(CodeInvalidCombination, "PileusExclusive goes with PileusRestoreToXid or PileusRestoreToLsn.")
 	case q.RestoreType == "copy-on-write" && !q.Time.IsZero():
 		return fault(CodeInvalidCombination, "RestoreToTime cannot be given with the restore type copy-on-write: use full-copy, or UseLatestRestorableTime.")
 	case q.Latest && !q.Time.IsZero():
 		return fault(CodeInvalidCombination, "RestoreToTime and UseLatestRestorableTime cannot be given together.")
-	case !q.Latest && q.Time.IsZero():
+	case !q.Latest && q.Time.IsZero() && q.XID == 0 && q.LSN == 0:
 		return fault(CodeInvalidCombination, "Either RestoreToTime or UseLatestRestorableTime must be given.")
 	}
 	return checkTags(q.Tags)
@@ -102,7 +108,7 @@ func (f *Fleet) checkWindow(ctx context.Context, source Cluster, from *RestoreSo
 	if w.Earliest.IsZero() {
 		return fault(CodeInvalidRestore, "Nothing of DB cluster %s can be restored yet: its first backup is not complete.", source.Identifier)
 	}
-	if from.Latest {
+	if from.Time.IsZero() { // that of a transaction or an LSN shows when its WAL is read
 		return nil
 	}
 	for _, i := range w.Intervals {

@@ -236,7 +236,8 @@ func (a *API) stopCluster(ctx context.Context, p *params) (any, error) {
 func (a *API) restoreToTime(ctx context.Context, p *params) (any, error) {
 	q := fleet.RestoreToPointInTime{Identifier: p.text("DBClusterIdentifier"), Source: p.text("SourceDBClusterIdentifier"),
 		SourceResourceID: p.text("SourceDbClusterResourceId"), Time: p.time("RestoreToTime"), Latest: p.bool("UseLatestRestorableTime"),
-		RestoreType: p.text("RestoreType"), Tags: p.tags("Tags"), Settings: p.settings()}
+		RestoreType: p.text("RestoreType"), XID: p.xid("PileusRestoreToXid"), LSN: p.lsn("PileusRestoreToLsn"), Exclusive: p.bool("PileusExclusive"),
+		Tags: p.tags("Tags"), Settings: p.settings()}
 	if err := managed(p); err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pileus/internal/fleet"
+	"pileus/internal/pg"
 )
 
 // params are the parameters of a request. The first that cannot be read is remembered
@@ -72,6 +73,36 @@ func (p *params) boolp(name string) *bool {
 func (p *params) bool(name string) bool {
 	v := p.boolp(name)
 	return v != nil && *v
+}
+
+// xid is a transaction's number, 0 if it is not given.
+func (p *params) xid(name string) uint64 {
+	v := given(p, name, "the number of a transaction, 3 or more", func(s string) (uint64, error) {
+		v, err := strconv.ParseUint(s, 10, 64)
+		if err == nil && uint32(v) < 3 {
+			err = strconv.ErrRange
+		}
+		return v, err
+	})
+	if v == nil {
+		return 0
+	}
+	return *v
+}
+
+// lsn is a place in the WAL, 0 if it is not given.
+func (p *params) lsn(name string) pg.LSN {
+	v := given(p, name, "an LSN such as 0/16B3748", func(s string) (pg.LSN, error) {
+		v, err := pg.ParseLSN(s)
+		if err == nil && v == 0 {
+			err = strconv.ErrRange
+		}
+		return v, err
+	})
+	if v == nil {
+		return 0
+	}
+	return *v
 }
 
 // time is a moment in ISO 8601; zero if it is not given. Without a zone it is UTC.

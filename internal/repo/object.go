@@ -27,6 +27,7 @@ const (
 	KindPart     Kind = 5
 	KindHistory  Kind = 6
 	KindPrune    Kind = 7
+	KindRun      Kind = 8
 )
 
 // An object is a header, frames, and an end frame:
