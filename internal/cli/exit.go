@@ -7,6 +7,7 @@ import (
 	"pileus/internal/access"
 	"pileus/internal/archive"
 	"pileus/internal/control"
+	"pileus/internal/recovery"
 	"pileus/internal/repo"
 	"pileus/internal/restore"
 	"pileus/internal/service"
@@ -22,6 +23,7 @@ const (
 	ExitRefused     = 4   // the target cannot be restored; nothing was written
 	ExitUnprotected = 5   // check or list: a cluster is not protected
 	ExitBusy        = 6   // another pileus is at the same work
+	ExitStopped     = 7   // a recovery run stopped and waits for an operator
 	ExitInterrupted = 130 // ended by a signal
 )
 
@@ -30,7 +32,8 @@ const exitHelp = `Exit codes:
   0  done                      4  the target cannot be restored; nothing was written
   1  failed                    5  a cluster is not protected
   2  wrong usage or settings   6  another pileus is at the same work
-  3  done, and damage found    130  interrupted`
+  3  done, and damage found    7  a recovery run stopped and waits for you
+  130  interrupted`
 
 // usageError marks what the user can mend on the command line.
 type usageError struct{ error }
@@ -53,6 +56,7 @@ func exitCode(err error) int {
 		conf   *control.ConfigError
 		busy   *service.BusyError
 		plan   *terraform.UnreadableError
+		other  *recovery.BusyError
 	)
 	switch {
 	case err == nil:
@@ -65,8 +69,10 @@ func exitCode(err error) int {
 		return ExitUsage
 	case errors.Is(err, access.ErrUnknown), errors.Is(err, access.ErrConfigured), errors.Is(err, access.ErrExposed):
 		return ExitUsage
-	case errors.As(err, &held), errors.As(err, &busy):
+	case errors.As(err, &held), errors.As(err, &busy), errors.As(err, &other):
 		return ExitBusy
+	case stopped(err):
+		return ExitStopped
 	case refused(err):
 		return ExitRefused
 	case errors.Is(err, archive.ErrNoSuchFile):
@@ -86,4 +92,14 @@ func refused(err error) bool {
 		xid    *restore.TransactionError
 	)
 	return errors.As(err, &window) || errors.As(err, &gap) || errors.As(err, &many) || errors.As(err, &xid) || errors.Is(err, restore.ErrNoBackup)
+}
+
+// stopped tells whether a recovery run waits for an operator.
+func stopped(err error) bool {
+	var (
+		failed *recovery.StoppedError
+		needs  *recovery.NeedsApproval
+		paused *recovery.PausedError
+	)
+	return errors.As(err, &failed) || errors.As(err, &needs) || errors.As(err, &paused)
 }

@@ -80,7 +80,7 @@ type RestoreToPointInTime struct {
 	XID       uint64
 	LSN       pg.LSN
 	Exclusive bool
-	Tags             []Tag
+	Tags      []Tag
 	Settings
 }
 

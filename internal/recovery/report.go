@@ -16,28 +16,29 @@ import (
 
 // Report tells what a run did, for people.
 type Report struct {
-	Run       Run
-	Steps     []StepRow
-	Source    source
-	Restored  Restored
-	Validated Validated
-	Compared  Compared
+	Run       Run       `json:"run"`
+	Steps     []StepRow `json:"steps"`
+	Source    source    `json:"source"`
+	Restored  Restored  `json:"restored"`
+	Validated Validated `json:"validated"`
+	Compared  Compared  `json:"compared"`
 	// RTO is from the beginning of the run to the end of cut-over; RPO is what was committed on the source behind the
 	// target and is not in the new cluster. Negative: not known.
-	RTO, RPO  time.Duration
-	Approvals []Entry
-	Notes     []Entry
-	ByHand    []string
-	Written   time.Time
+	RTO       time.Duration `json:"rto_nanoseconds"`
+	RPO       time.Duration `json:"rpo_nanoseconds"`
+	Approvals []Entry       `json:"approvals"`
+	Notes     []Entry       `json:"notes"`
+	ByHand    []string      `json:"by_hand"`
+	Written   time.Time     `json:"written"`
 }
 
 // StepRow is one step of a Report.
 type StepRow struct {
-	Step   Step
-	State  string
-	Began  time.Time
-	Took   time.Duration
-	Result string
+	Step   Step          `json:"step"`
+	State  string        `json:"state"`
+	Began  time.Time     `json:"began"`
+	Took   time.Duration `json:"took_nanoseconds"`
+	Result string        `json:"result"`
 }
 
 //go:embed report.md.tmpl
