@@ -89,17 +89,26 @@ var buildPileus = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	sweep(cache)
-	path := filepath.Join(cache, "bin-"+strconv.Itoa(os.Getpid()), "pileus")
-	cmd := exec.Command("go", "build", "-o", path, "pileus/cmd/pileus")
+	return buildProgram("cmd/pileus")
+})
+
+// buildProgram builds a program of this tree.
+func buildProgram(pkg string) (string, error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(cache, "bin-"+strconv.Itoa(os.Getpid()), filepath.Base(pkg))
+	cmd := exec.Command("go", "build", "-o", path, "pileus/"+pkg)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build pileus/cmd/pileus: %w\n%s", err, out)
+		return "", fmt.Errorf("go build pileus/%s: %w\n%s", pkg, err, out)
 	}
 	// Whatever the umask: the servers' account has to run it.
 	if err := errors.Join(os.Chmod(filepath.Dir(path), 0o755), os.Chmod(path, 0o755)); err != nil {
 		return "", err
 	}
 	return path, nil
-})
+}
 
 // sweep removes the programs of test processes that have ended.
 func sweep(cache string) {
@@ -116,6 +125,17 @@ func sweep(cache string) {
 func PileusBinary(t testing.TB) string {
 	t.Helper()
 	path, err := buildPileus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Program is the path of a program of this tree that only tests run, such as internal/e2e/runkiller.
+func Program(t testing.TB, pkg string) string {
+	t.Helper()
+	PileusBinary(t) // first, for it sweeps
+	path, err := buildProgram(pkg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -121,11 +121,19 @@ func (w *work) found(ctx context.Context, key, text string, into any, look func(
 	return w.append(ctx, Entry{Kind: KindFound, Key: key, Text: text, Data: data})
 }
 
-// did writes down that a part of the step is done.
+// did writes down that a part of the step is done, unless it says that already.
 func (w *work) did(ctx context.Context, key, text string, v any) error {
 	data, err := encode(v)
 	if err != nil {
 		return err
+	}
+	for _, e := range slices.Backward(w.entries) {
+		if e.Kind == KindDid && e.Key == key {
+			if string(e.Data) == string(data) {
+				return nil
+			}
+			break
+		}
 	}
 	return w.append(ctx, Entry{Kind: KindDid, Key: key, Text: text, Data: data})
 }
@@ -155,15 +163,16 @@ func (w *work) state(s Step) Kind {
 	return ""
 }
 
+// approved tells whether the question of the current step is answered with yes.
+func (w *work) approved() bool {
+	return slices.Contains(w.run.Options.Approved, w.step) ||
+		slices.ContainsFunc(w.entries, func(e Entry) bool { return e.Kind == KindApprove && e.Step == w.step })
+}
+
 // approve asks a person, unless he said so already.
 func (w *work) approve(why string, details ...string) error {
-	if slices.Contains(w.run.Options.Approved, w.step) {
+	if w.approved() {
 		return nil
-	}
-	for _, e := range w.entries {
-		if e.Kind == KindApprove && e.Step == w.step {
-			return nil
-		}
 	}
 	return &NeedsApproval{Run: w.run.ID, Step: w.step, Why: why, Details: details}
 }

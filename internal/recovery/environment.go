@@ -215,6 +215,19 @@ func (e *environment) inside(ctx context.Context, at Place) (*pgx.Conn, error) {
 	return e.connect(ctx, at, e.c.Database, e.c.Administrator)
 }
 
+// asApplication connects to the application's database as its own role, which may read its tables; or as the
+// administrator, where that role is not configured.
+func (e *environment) asApplication(ctx context.Context, at Place) (*pgx.Conn, error) {
+	if e.hasApplication() {
+		return e.connect(ctx, at, e.c.Database, e.c.Application)
+	}
+	return e.inside(ctx, at)
+}
+
+func (e *environment) hasApplication() bool {
+	return e.c.Application.User != "" || e.c.Application.Secret != ""
+}
+
 // commandTail is how much of what a command printed is kept.
 const commandTail = 2000
 

@@ -72,7 +72,7 @@ func (validating) do(ctx context.Context, w *work) (any, error) {
 
 // validate asks a cluster for everything that is expected of it.
 func (e *environment) validate(ctx context.Context, at Place) (Validated, error) {
-	conn, err := e.inside(ctx, at)
+	conn, err := e.asApplication(ctx, at)
 	if err != nil {
 		return Validated{}, err
 	}

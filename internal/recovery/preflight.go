@@ -126,7 +126,7 @@ func onSource(ctx context.Context, e *environment, s source, f *Findings) {
 	if prepared, err := fence.PreparedOn(ctx, conn, e.c.Database); err == nil && len(prepared) > 0 && e.c.PreparedTransactions == config.PreparedRefuse {
 		f.bad("prepared transactions", "%v", &fence.PreparedError{Database: e.c.Database, Transactions: prepared})
 	}
-	if e.c.Application.User == "" && e.c.Application.Secret == "" {
+	if !e.hasApplication() {
 		f.good("application", "recovery.application is not set: the fence will be proven by its rights alone, not by trying")
 	} else if in, err := e.connect(ctx, s.At, e.c.Database, e.c.Application); err != nil {
 		f.bad("application", "its role must be able to connect now, or that it cannot later proves nothing: %v", err)
@@ -143,7 +143,7 @@ func expectations(ctx context.Context, e *environment, s source, f *Findings) {
 		f.good("expectations", "none are configured under recovery.expect: the recovered data is looked at by its tables alone")
 		return
 	}
-	conn, err := e.inside(ctx, s.At)
+	conn, err := e.asApplication(ctx, s.At)
 	if err != nil {
 		f.bad("expectations", "%v", err)
 		return
@@ -151,7 +151,7 @@ func expectations(ctx context.Context, e *environment, s source, f *Findings) {
 	defer conn.Close(context.WithoutCancel(ctx))
 	var wrong []string
 	for _, x := range e.c.Expect {
-		if _, err := conn.Prepare(ctx, x.Name, x.SQL); err != nil {
+		if _, err := conn.Exec(ctx, "EXPLAIN "+x.SQL); err != nil { // which also checks the rights
 			wrong = append(wrong, fmt.Sprintf("%s: %v", x.Name, err))
 		}
 	}

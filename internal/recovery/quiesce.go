@@ -99,10 +99,13 @@ func (drain) do(ctx context.Context, w *work) (any, error) {
 		if len(left) == 0 {
 			return true, "", nil
 		}
+		if w.approved() {
+			return true, "", nil
+		}
 		if time.Since(began) > w.env.c.DrainTimeout {
 			return false, "", w.approve(fmt.Sprintf("work is still under way after %s; going on loses track of it", w.env.c.DrainTimeout), left...)
 		}
-		return time.Since(began) > w.env.c.DrainTimeout, strings.Join(left, "; "), nil
+		return false, strings.Join(left, "; "), nil
 	})
 	var needs *NeedsApproval
 	if err != nil && !errors.As(err, &needs) {
@@ -220,7 +223,7 @@ func raise(ctx context.Context, e *environment, at Place, conn *pgx.Conn, st fen
 		return Fenced{}, err
 	}
 	out := Fenced{Ended: ended, Admin: st.Admin}
-	if e.c.Application.User == "" && e.c.Application.Secret == "" {
+	if !e.hasApplication() {
 		out.Unproven = true
 		return out, nil
 	}
@@ -328,7 +331,8 @@ func markCommit(ctx context.Context, e *environment, at Place) (time.Time, error
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) // nothing to roll back once it is committed
 	var mark time.Time
-	if err := tx.QueryRow(ctx, "SELECT clock_timestamp() FROM (SELECT pg_current_xact_id()) x").Scan(&mark); err != nil {
+	var xid string
+	if err := tx.QueryRow(ctx, "SELECT clock_timestamp(), pg_current_xact_id()::text").Scan(&mark, &xid); err != nil {
 		return time.Time{}, fmt.Errorf("mark the end of the WAL: %w", err)
 	}
 	if err := tx.Commit(ctx); err != nil {
