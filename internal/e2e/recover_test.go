@@ -256,7 +256,7 @@ func TestRecoverAnApplication(t *testing.T) {
 // drilled rehearses, and nothing stays of it.
 func (s *shop) drilled() {
 	s.t.Helper()
-	s.restorable("shop", time.Now()) // the latest moment is one behind the fence
+	s.restorable("shop", time.Now())                                                      // the latest moment is one behind the fence
 	s.write("pileus.yaml", strings.Replace(s.configText(), "least: 1000", "least: 0", 1)) // everything is deleted at the latest moment
 	out := s.run("drill", "shop")
 	if !strings.Contains(out, "can be recovered") {
@@ -372,8 +372,10 @@ func TestRecoverAborted(t *testing.T) {
 		if s.halted() {
 			t.Errorf("aborted after %s the work stays halted", step)
 		}
-		had := s.ask(s.admin, "SELECT count(*)::text FROM shop.granules")
-		pgtest.WaitFor(t, "the work to go on", func() bool { return s.ask(s.admin, "SELECT count(*)::text FROM shop.granules") != had })
+		app := s.app(s.cluster)
+		had := s.ask(app, "SELECT count(*)::text FROM shop.granules")
+		pgtest.WaitFor(t, "the work to go on", func() bool { return s.ask(app, "SELECT count(*)::text FROM shop.granules") != had })
+		app.Close(t.Context())
 		_, err := s.api.DescribeDBClusters(t.Context(), &rds.DescribeDBClustersInput{DBClusterIdentifier: &name})
 		if restored := slices.Index(steps, step) >= slices.Index(steps, recovery.StepRestore); restored && i%2 == 0 && err != nil {
 			t.Errorf("the new cluster is gone although nobody asked for that: %v", err)
