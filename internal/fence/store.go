@@ -59,7 +59,7 @@ func write(dir, path string, text []byte) (err error) {
 }
 
 // ErrNone: Pileus keeps no fence of the cluster.
-var ErrNone = errors.New("Pileus has put up no fence there")
+var ErrNone = errors.New("no fence was put up there")
 
 // Load reads the fence of a cluster.
 func (s *Store) Load(cluster string) (State, error) {
