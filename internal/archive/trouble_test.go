@@ -22,6 +22,7 @@ func TestServerCrashes(t *testing.T) {
 		l := newLab(t, v, pgtest.WALSegmentSize(1<<20), pgtest.With("wal_keep_size", "1GB"))
 		r := l.receive(l.options(l.server))
 		from := load(l.server, "10")
+		l.durableTo(1, from) // the archive begins where the receiver began
 		for range 4 {
 			cmd := l.server.PgbenchCommand(t.Context(), "-i", "-s", "3", "-q")
 			l.check(cmd.Start())

@@ -34,6 +34,8 @@ type Recovery struct {
 	DrainTimeout          time.Duration
 	Expect                []Expectation
 	Cutover               Cutover
+	// Cumulus is set where the application is one; then its API is not empty.
+	Cumulus Cumulus
 	// DrillEvery is how often `pileus serve` rehearses; 0: never.
 	DrillEvery time.Duration
 }
@@ -79,6 +81,17 @@ const (
 type Cutover struct {
 	Method   string
 	Commands []Command
+}
+
+// Cumulus is a deployment of NASA Cumulus.
+type Cumulus struct {
+	// API is the URL of the archive API; TokenFile holds a bearer token for it.
+	API       string
+	TokenFile string
+	// Prefix is the deployment's, its stackName.
+	Prefix string
+	// Queues hold work besides those that every deployment has, by name.
+	Queues []string
 }
 
 func newRecovery() Recovery {

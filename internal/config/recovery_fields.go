@@ -74,6 +74,15 @@ func recoveryFields(r *Recovery) []field {
 			read: readExpectations(&r.Expect),
 		},
 		{
+			key: "cumulus", doc: "Set for a deployment of NASA Cumulus: its rules are halted, its work drained, its database inspected, its rules resumed.",
+			fields: []field{
+				{key: "api", doc: "The URL of the archive API.", read: readEndpoint(&r.Cumulus.API)},
+				{key: "token_file", doc: "A file with a bearer token of that API and nothing else. It is read for each request.", read: readPath(&r.Cumulus.TokenFile)},
+				{key: "prefix", doc: "The deployment's prefix (stackName), which the names of its functions and queues begin with.", read: readText(&r.Cumulus.Prefix)},
+				{key: "queues", doc: "Names of further SQS queues that hold work, separated by commas.", read: readNames(&r.Cumulus.Queues)},
+			},
+		},
+		{
 			key: "cutover", doc: "How clients are sent to the new cluster.",
 			fields: []field{
 				{
@@ -205,6 +214,9 @@ func (d *decoder) recovery(r *Recovery, given bool) {
 	}
 	if r.Database != "" && r.Database == r.MaintenanceDatabase {
 		at("recovery.maintenance_database", "must be another one than recovery.database, which gets fenced")
+	}
+	if c := r.Cumulus; (c.API != "" || c.TokenFile != "" || c.Prefix != "") && (c.API == "" || c.TokenFile == "" || c.Prefix == "") {
+		at("recovery.cumulus", "needs api, token_file and prefix")
 	}
 	if r.Cutover.Method == CutoverCommands && len(r.Cutover.Commands) == 0 {
 		at("recovery.cutover.commands", "is required by the method commands")

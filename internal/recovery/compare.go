@@ -13,6 +13,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/rds"
 	"github.com/aws/aws-sdk-go-v2/service/rds/types"
 	"github.com/jackc/pgx/v5"
+
+	"pileus/internal/cumulus"
 )
 
 // Difference is one thing that is not the same on both clusters.
@@ -65,6 +67,11 @@ func (comparing) do(ctx context.Context, w *work) (any, error) {
 		}
 		out.Differences = append(out.Differences, more...)
 	}
+	more, err := w.rowCounts(ctx, placeOf(c))
+	if err != nil {
+		return nil, err
+	}
+	out.Differences = append(out.Differences, more...)
 	var matter []string
 	for _, d := range out.Differences {
 		if d.Matters {
@@ -249,6 +256,25 @@ func (w *work) inDatabase(ctx context.Context, a, b Place) ([]Difference, error)
 			if p, q := x[what][name], y[what][name]; p != q {
 				out = append(out, Difference{What: what + " " + name, Source: orNone(p), New: orNone(q), Matters: what != factSize})
 			}
+		}
+	}
+	return out, nil
+}
+
+// rowCounts compares with what there was before the fence: a recovery to an earlier moment is meant to differ.
+func (w *work) rowCounts(ctx context.Context, at Place) ([]Difference, error) {
+	var before cumulus.Counts
+	if w.env.cumulus == nil || !w.recall(KindFound, "counts", &before) {
+		return nil, nil
+	}
+	now, err := w.env.countRows(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	var out []Difference
+	for _, t := range slices.Sorted(maps.Keys(before)) {
+		if before[t] != now[t] {
+			out = append(out, Difference{What: "rows of " + t, Source: fmt.Sprint(before[t]), New: fmt.Sprint(now[t])})
 		}
 	}
 	return out, nil

@@ -63,7 +63,7 @@ func (b *Runbook) rehearse(ctx context.Context, w *work, s source, d *Drill) err
 	}
 	d.Restored = time.Since(d.At)
 	w.step = StepValidate
-	if d.Validated, err = w.env.validate(ctx, placeOf(c)); err != nil {
+	if d.Validated, err = w.env.validate(ctx, placeOf(c), d.Target.Time); err != nil {
 		return err
 	}
 	d.RTO = time.Since(d.At)

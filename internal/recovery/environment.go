@@ -24,6 +24,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"pileus/internal/config"
+	"pileus/internal/cumulus"
 )
 
 // Options of a Runbook. Config, Journal and Log are required.
@@ -44,6 +45,8 @@ type environment struct {
 	c   config.Recovery
 	aws aws.Config
 	api *rds.Client
+	// cumulus is nil where the application is something else.
+	cumulus *cumulus.Deployment
 	// poll is the time between two looks at something that is waited for.
 	poll time.Duration
 }
@@ -97,7 +100,27 @@ func newEnvironment(ctx context.Context, c *config.Config) (*environment, error)
 			o.BaseEndpoint = aws.String(endpoint)
 		}
 	})
+	if r.Cumulus.API != "" {
+		client, err := cumulus.NewClient(r.Cumulus.API, func() (string, error) { return secretFile(r.Cumulus.TokenFile) })
+		if err != nil {
+			return nil, err
+		}
+		// Its triggers are in AWS, whoever serves the RDS API, and under AWS's own credentials.
+		own, err := awsconfig.LoadDefaultConfig(ctx, load[:min(len(load), regionOnly(region))]...)
+		if err != nil {
+			return nil, fmt.Errorf("read the AWS configuration: %w", err)
+		}
+		e.cumulus = &cumulus.Deployment{API: client, Triggers: cumulus.NewTriggers(own, r.Cumulus.Prefix), Queues: r.Cumulus.Queues, Poll: e.poll}
+	}
 	return e, nil
+}
+
+// regionOnly is how many of the options are about the region and not about credentials.
+func regionOnly(region string) int {
+	if region == "" {
+		return 0
+	}
+	return 1
 }
 
 // secretFile reads a file with one secret and nothing else.

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"pileus/internal/config"
+	"pileus/internal/cumulus"
 )
 
 // Checked is one expectation and what there was.
@@ -54,7 +56,7 @@ func (validating) do(ctx context.Context, w *work) (any, error) {
 	if !w.recall(KindDid, "endpoint", &at) {
 		return nil, errors.New("the journal does not say where the new cluster is")
 	}
-	v, err := w.env.validate(ctx, at)
+	v, err := w.env.validate(ctx, at, w.run.Target.Time)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +73,7 @@ func (validating) do(ctx context.Context, w *work) (any, error) {
 }
 
 // validate asks a cluster for everything that is expected of it.
-func (e *environment) validate(ctx context.Context, at Place) (Validated, error) {
+func (e *environment) validate(ctx context.Context, at Place, target time.Time) (Validated, error) {
 	conn, err := e.asApplication(ctx, at)
 	if err != nil {
 		return Validated{}, err
@@ -84,6 +86,15 @@ func (e *environment) validate(ctx context.Context, at Place) (Validated, error)
 		return v, fmt.Errorf("look at the tables of %s: %w", e.c.Database, err)
 	}
 	v.Rows = append(v.Rows, Checked{"tables", "1 or more", strconv.Itoa(tables), tables > 0})
+	if e.cumulus != nil {
+		found, err := cumulus.Inspect(ctx, conn, target)
+		if err != nil {
+			return v, err
+		}
+		for _, f := range found {
+			v.Rows = append(v.Rows, Checked(f))
+		}
+	}
 	for _, x := range e.c.Expect {
 		v.Rows = append(v.Rows, ask(ctx, conn, x))
 	}
@@ -178,10 +189,15 @@ type resuming struct{}
 func (resuming) done(context.Context, *work) (bool, error) { return true, nil }
 
 func (resuming) do(ctx context.Context, w *work) (any, error) {
-	if len(w.env.c.Resume) == 0 {
+	if len(w.env.c.Resume) == 0 && w.env.cumulus == nil {
 		return nil, w.note(ctx, "nothing is configured that would start the application's work again: start it by hand")
 	}
-	return w.each(ctx, "resume", w.env.c.Resume)
+	r, err := w.resumeRules(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Ran, err = w.each(ctx, "resume", w.env.c.Resume)
+	return r, err
 }
 
 func (resuming) undo(context.Context, *work) error { return nil }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"pileus/internal/config"
+	"pileus/internal/cumulus"
 	"pileus/internal/fence"
 )
 
@@ -78,6 +79,7 @@ func look(ctx context.Context, e *environment, r Run) (Findings, error) {
 		onSource(ctx, e, s, &f)
 	}
 	commands(ctx, e.c, &f)
+	rules(ctx, e, &f)
 	f.Steps = outline(e.c, r, s)
 	return f, nil
 }
@@ -184,8 +186,11 @@ func commands(ctx context.Context, c config.Recovery, f *Findings) {
 
 // outline says what the run will do.
 func outline(c config.Recovery, r Run, s source) []string {
-	names := func(list []config.Command) string {
+	names := func(list []config.Command, rules string) string {
 		var out []string
+		if c.Cumulus.API != "" && rules != "" {
+			out = append(out, rules)
+		}
 		for _, cmd := range list {
 			out = append(out, cmd.Name)
 		}
@@ -207,15 +212,15 @@ func outline(c config.Recovery, r Run, s source) []string {
 	}
 	return []string{
 		"preflight  check what later steps need; change nothing",
-		"halt       " + or(names(c.Halt), "nothing is configured under recovery.halt"),
-		"drain      " + or(names(c.Drained), "nothing is configured under recovery.drained"),
+		"halt       " + or(names(c.Halt, "every enabled rule of Cumulus, by its type's safe way"), "nothing is configured under recovery.halt"),
+		"drain      " + or(names(c.Drained, "wait until no execution, message, granule, PDR or async operation is under way"), "nothing is configured under recovery.drained"),
 		"fence      " + where,
 		"wal        " + wal,
 		"restore    " + s.Identifier + " to " + r.Target.String() + " as the new cluster " + r.New,
 		"compare    configuration of " + s.Identifier + " and " + r.New + "; stop where they differ",
 		"validate   " + fmt.Sprintf("%d expectations", len(c.Expect)),
-		"cutover    " + c.Cutover.Method + or(" "+names(c.Cutover.Commands), ""),
-		"resume     " + or(names(c.Resume), "nothing is configured under recovery.resume"),
+		"cutover    " + c.Cutover.Method + or(" "+names(c.Cutover.Commands, ""), ""),
+		"resume     " + or(names(c.Resume, "the rules that were enabled, and compare their triggers in AWS"), "nothing is configured under recovery.resume"),
 		"report     what was recovered, in how long, and what is left to do",
 	}
 }
@@ -239,6 +244,16 @@ func (preflight) do(ctx context.Context, w *work) (any, error) {
 	var s source
 	if err := w.found(ctx, "source", "the source as it was", &s, func() error { s = f.Source; return nil }); err != nil {
 		return nil, err
+	}
+	if w.env.cumulus != nil && s.Reachable {
+		var counts cumulus.Counts
+		err := w.found(ctx, "counts", "how many rows there were", &counts, func() (err error) {
+			counts, err = w.env.countRows(ctx, s.At)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	return f, nil
 }

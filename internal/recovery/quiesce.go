@@ -48,8 +48,11 @@ type halt struct{}
 func (halt) done(context.Context, *work) (bool, error) { return true, nil }
 
 func (halt) do(ctx context.Context, w *work) (any, error) {
-	if len(w.env.c.Halt) == 0 {
+	if len(w.env.c.Halt) == 0 && w.env.cumulus == nil {
 		return nil, w.note(ctx, "nothing is configured that would stop the application's work")
+	}
+	if err := w.haltRules(ctx); err != nil {
+		return nil, err
 	}
 	return w.each(ctx, "halt", w.env.c.Halt)
 }
@@ -57,7 +60,10 @@ func (halt) do(ctx context.Context, w *work) (any, error) {
 // undo starts everything again, also what this run had not stopped yet when it was killed: a command may have
 // worked although the journal does not say so.
 func (halt) undo(ctx context.Context, w *work) error {
-	_, err := w.each(ctx, "unhalt", w.env.c.Resume)
+	if _, err := w.each(ctx, "unhalt", w.env.c.Resume); err != nil {
+		return err
+	}
+	_, err := w.resumeRules(ctx)
 	return err
 }
 
@@ -82,12 +88,16 @@ func (d Drained) String() string {
 
 func (drain) do(ctx context.Context, w *work) (any, error) {
 	began := time.Now()
-	if len(w.env.c.Drained) == 0 {
+	if len(w.env.c.Drained) == 0 && w.env.cumulus == nil {
 		return Drained{Idle: true, Took: "0s"}, w.note(ctx, "nothing is configured that would tell whether work is under way")
 	}
 	var left []string
 	err := w.wait(ctx, func() (bool, string, error) {
-		left = left[:0]
+		busy, err := w.busy(ctx)
+		if err != nil {
+			return false, "", err
+		}
+		left = append(left[:0], busy...)
 		for _, c := range w.env.c.Drained {
 			if said, err := shell(ctx, c.Line, w.commandEnv()); err != nil {
 				if ctx.Err() != nil {

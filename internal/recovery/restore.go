@@ -98,8 +98,17 @@ func (restoring) do(ctx context.Context, w *work) (any, error) {
 	if err := w.did(ctx, "endpoint", "the new cluster listens at "+out.At.String(), out.At); err != nil {
 		return nil, err
 	}
+	disabled, err := w.disableRules(ctx, out.At, false)
+	if err != nil {
+		return nil, err
+	}
 	if out.Unfenced, err = w.open(ctx, out.At); err != nil {
 		return nil, err
+	}
+	if !disabled {
+		if _, err := w.disableRules(ctx, out.At, true); err != nil {
+			return nil, err
+		}
 	}
 	out.Took = time.Since(began).Round(time.Millisecond).String()
 	return out, nil

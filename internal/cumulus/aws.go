@@ -1,0 +1,215 @@
+package cumulus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/sfn"
+	sfntypes "github.com/aws/aws-sdk-go-v2/service/sfn/types"
+	"github.com/aws/aws-sdk-go-v2/service/sns"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/aws/smithy-go"
+)
+
+// The functions of a deployment that consume streams and topics, behind its prefix.
+var consumers = []string{"messageConsumer", "KinesisInboundEventLogger"}
+
+// Triggers looks at, stops and starts what triggers rules in AWS.
+type Triggers struct {
+	prefix string
+	lambda *lambda.Client
+	sns    *sns.Client
+	events *eventbridge.Client
+	sqs    *sqs.Client
+	sfn    *sfn.Client
+}
+
+// NewTriggers makes one for the deployment of that prefix (stackName).
+func NewTriggers(c aws.Config, prefix string) *Triggers {
+	return &Triggers{prefix: prefix, lambda: lambda.NewFromConfig(c), sns: sns.NewFromConfig(c), events: eventbridge.NewFromConfig(c), sqs: sqs.NewFromConfig(c), sfn: sfn.NewFromConfig(c)}
+}
+
+// missing tells whether AWS says that there is no such thing.
+func missing(err error) bool {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	code := api.ErrorCode()
+	return strings.HasPrefix(code, "ResourceNotFound") || strings.HasPrefix(code, "NotFound") || strings.Contains(code, "NonExistentQueue") || strings.Contains(code, "QueueDoesNotExist")
+}
+
+// ours tells whether a function, named or by its ARN, is one of this deployment's consumers.
+func (t *Triggers) ours(function string) bool {
+	name := function
+	if i := strings.LastIndex(function, ":function:"); i >= 0 {
+		name, _, _ = strings.Cut(function[i+len(":function:"):], ":")
+	}
+	for _, c := range consumers {
+		if name == t.prefix+"-"+c {
+			return true
+		}
+	}
+	return false
+}
+
+// mappings lists those of a stream to this deployment's functions. Others that read the stream are not ours to stop.
+func (t *Triggers) mappings(ctx context.Context, stream string) ([]Mapping, error) {
+	var out []Mapping
+	pages := lambda.NewListEventSourceMappingsPaginator(t.lambda, &lambda.ListEventSourceMappingsInput{EventSourceArn: &stream})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list the event-source mappings of %s: %w", stream, err)
+		}
+		for _, m := range page.EventSourceMappings {
+			function := aws.ToString(m.FunctionArn)
+			if function == "" {
+				continue
+			}
+			if t.ours(function) {
+				out = append(out, Mapping{aws.ToString(m.UUID), function, stream, running(aws.ToString(m.State))})
+			}
+		}
+	}
+	return out, nil
+}
+
+// running tells whether a mapping in this state reads its stream, now or soon.
+func running(state string) bool {
+	return state == "Enabled" || state == "Enabling" || state == "Creating" || state == "Updating"
+}
+
+// settled tells whether a state is not on its way to another.
+func settled(state string) bool { return state == "Enabled" || state == "Disabled" }
+
+// setMapping enables or disables a mapping, and looks until AWS says that it is. wait is between two looks.
+func (t *Triggers) setMapping(ctx context.Context, uuid string, on bool, wait func(context.Context) error) error {
+	asked := false
+	for {
+		m, err := t.lambda.GetEventSourceMapping(ctx, &lambda.GetEventSourceMappingInput{UUID: &uuid})
+		if err != nil {
+			return fmt.Errorf("look at the event-source mapping %s: %w", uuid, err)
+		}
+		state := aws.ToString(m.State)
+		if settled(state) && running(state) == on {
+			return nil
+		}
+		if settled(state) && asked {
+			return fmt.Errorf("the event-source mapping %s stays %s", uuid, state)
+		}
+		if settled(state) {
+			if _, err := t.lambda.UpdateEventSourceMapping(ctx, &lambda.UpdateEventSourceMappingInput{UUID: &uuid, Enabled: &on}); err != nil {
+				return fmt.Errorf("change the event-source mapping %s: %w", uuid, err)
+			}
+			asked = true
+		}
+		if err := wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// subscriptions lists those of a topic to this deployment's functions.
+func (t *Triggers) subscriptions(ctx context.Context, topic string) ([]Subscription, error) {
+	var out []Subscription
+	pages := sns.NewListSubscriptionsByTopicPaginator(t.sns, &sns.ListSubscriptionsByTopicInput{TopicArn: &topic})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if missing(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list the subscriptions of %s: %w", topic, err)
+		}
+		for _, s := range page.Subscriptions {
+			if aws.ToString(s.Protocol) == "lambda" && t.ours(aws.ToString(s.Endpoint)) {
+				out = append(out, Subscription{topic, aws.ToString(s.Endpoint)})
+			}
+		}
+	}
+	return out, nil
+}
+
+// schedule finds the EventBridge rule of a scheduled rule, which not every version of Cumulus names alike, and tells its
+// state; both are empty if there is none.
+func (t *Triggers) schedule(ctx context.Context, rule string) (name, state string, err error) {
+	for _, name := range []string{t.prefix + "-" + rule, t.prefix + "-custom-" + rule} {
+		out, err := t.events.DescribeRule(ctx, &eventbridge.DescribeRuleInput{Name: &name})
+		if err == nil {
+			return name, string(out.State), nil
+		}
+		if !missing(err) {
+			return "", "", fmt.Errorf("look at the EventBridge rule %s: %w", name, err)
+		}
+	}
+	return "", "", nil
+}
+
+// Queues of a deployment, behind its prefix, that hold work under way.
+var workQueues = []string{"startSF", "backgroundProcessing", "sfEventSqsToDbRecordsInputQueue"}
+
+// queued counts the messages of a queue, waiting and in flight; a queue that does not exist has none.
+func (t *Triggers) queued(ctx context.Context, name string) (int, error) {
+	u, err := t.sqs.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: &name})
+	if missing(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look for the queue %s: %w", name, err)
+	}
+	names := []sqstypes.QueueAttributeName{sqstypes.QueueAttributeNameApproximateNumberOfMessages, sqstypes.QueueAttributeNameApproximateNumberOfMessagesNotVisible, sqstypes.QueueAttributeNameApproximateNumberOfMessagesDelayed}
+	out, err := t.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: u.QueueUrl, AttributeNames: names})
+	if err != nil {
+		return 0, fmt.Errorf("look into the queue %s: %w", name, err)
+	}
+	total := 0
+	for i, n := range names {
+		text, given := out.Attributes[string(n)]
+		if !given && i == 0 {
+			return 0, fmt.Errorf("the queue %s does not say how many messages it has", name)
+		}
+		if !given {
+			continue
+		}
+		v, err := strconv.Atoi(text)
+		if err != nil {
+			return 0, fmt.Errorf("the queue %s has %q messages", name, text)
+		}
+		total += v
+	}
+	return total, nil
+}
+
+// running counts the executions of the deployment's state machines that are running.
+func (t *Triggers) running(ctx context.Context) (int, error) {
+	total := 0
+	machines := sfn.NewListStateMachinesPaginator(t.sfn, &sfn.ListStateMachinesInput{})
+	for machines.HasMorePages() {
+		page, err := machines.NextPage(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("list the state machines: %w", err)
+		}
+		for _, m := range page.StateMachines {
+			if !strings.HasPrefix(aws.ToString(m.Name), t.prefix+"-") {
+				continue
+			}
+			runs := sfn.NewListExecutionsPaginator(t.sfn, &sfn.ListExecutionsInput{StateMachineArn: m.StateMachineArn, StatusFilter: sfntypes.ExecutionStatusRunning})
+			for runs.HasMorePages() {
+				page, err := runs.NextPage(ctx)
+				if err != nil {
+					return 0, fmt.Errorf("list the running executions of %s: %w", aws.ToString(m.Name), err)
+				}
+				total += len(page.Executions)
+			}
+		}
+	}
+	return total, nil
+}
