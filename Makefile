@@ -47,6 +47,11 @@ test: tools ## all tests, end to end on every PostgreSQL, and the race detector 
 	PILEUS_E2E=1 go test -count=1 -timeout 20m ./...
 	go test -race -short -count=1 -timeout 20m $(RACE)
 
+.PHONY: test-cumulus
+test-cumulus: tools ## the recovery of a deployment of the real Cumulus; fetches 700 MB once
+	scripts/install-tools.sh cumulus
+	PILEUS_E2E=1 PILEUS_CUMULUS="$$PILEUS_TOOLS/cumulus" go test -count=1 -timeout 10m -run Cumulus ./internal/e2e ./internal/cumulus
+
 .PHONY: race
 race: tools ## the short tests of all packages with the race detector
 	go test -race -short -count=1 -timeout 20m ./...

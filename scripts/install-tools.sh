@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # install-tools.sh: install what Pileus's tests need, on Debian 12, as root or as a user who may sudo.
 #
-#   scripts/install-tools.sh [system|postgres|go|bench|demo|all]...     (default: all = system postgres go)
+#   scripts/install-tools.sh [system|postgres|go|bench|demo|cumulus|all]...     (default: all = system postgres go)
 #
 #   system    Debian packages: PostgreSQL 15 with its contrib and client, a C compiler for the race
 #             detector, make, git, zstd, and node with npm where npm is missing
 #   postgres  PostgreSQL 13, 14, 16, 17 and 18 under $PILEUS_TOOLS/pg/<major>
 #   go        versitygw, staticcheck and govulncheck under $PILEUS_TOOLS/bin
 #   bench     pgBackRest, which the benchmark compares with
+#   cumulus   the archive API of NASA Cumulus under $PILEUS_TOOLS/cumulus, about 700 MB
 #   demo      Go and one PostgreSQL server of any supported major, unless they are here already
 #
 # PILEUS_TOOLS is where the tools live; the default is /var/tmp/pileus-tools-<uid>. It is outside the
@@ -213,6 +214,20 @@ install_go_tools() {
   chmod -R a+rX "$tools/bin"
 }
 
+# install_cumulus: the archive API and schema of NASA Cumulus, for the test of its recovery. About 700 MB.
+install_cumulus() {
+  install_npm
+  mkdir -p "$tools/cumulus"
+  cmp -s "$root/test/cumulus/package.json" "$tools/cumulus/package.json" && [ -e "$tools/cumulus/.complete" ] && return 0
+  say "installing Cumulus in $tools/cumulus"
+  rm -f "$tools/cumulus/.complete"
+  cp "$root/test/cumulus/package.json" "$tools/cumulus/"
+  (cd "$tools/cumulus" && npm install --ignore-scripts --omit=dev --no-audit --no-fund --loglevel=error >&2) ||
+    die "npm could not install Cumulus; see 'npm config get registry'"
+  chmod -R a+rX "$tools/cumulus"
+  : >"$tools/cumulus/.complete"
+}
+
 # report prints what there is. A server that does not run fails the script.
 report() {
   local major program version program_path path failed=0
@@ -248,12 +263,12 @@ main() {
   [ $# -gt 0 ] || set -- all
   for what in "$@"; do
     case $what in
-    system | postgres | go | bench | demo | all) ;;
+    system | postgres | go | bench | demo | cumulus | all) ;;
     -h | --help)
       sed -n '2,/^set -/ { /^set -/d; s/^# \{0,1\}//; p }' "${BASH_SOURCE[0]}"
       return 0
       ;;
-    *) die "what is '$what'? Known: system postgres go bench demo all" ;;
+    *) die "what is '$what'? Known: system postgres go bench demo cumulus all" ;;
     esac
   done
   mkdir -p "$tools"
@@ -269,6 +284,7 @@ main() {
     go) install_go_tools ;;
     bench) apt_install pgbackrest ;;
     demo) install_demo ;;
+    cumulus) install_cumulus ;;
     all)
       install_system
       install_postgres
