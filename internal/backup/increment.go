@@ -143,7 +143,7 @@ func (s *stream) some(ctx context.Context, t io.Reader, name string, mode uint32
 		f.wanted[chunkOf(b)] |= 1 << (b % pagesPerChunk)
 	}
 	zero := s.cutOff(f, head.Length, uint32(old.Size/pg.PageSize))
-	if len(head.Blocks) == 0 && zero == nil && old.Size == f.entry.Size {
+	if len(head.Blocks) == 0 && len(zero) == 0 && old.Size == f.entry.Size {
 		s.r.keep(f, old)
 		return nil
 	}
@@ -169,19 +169,17 @@ func (s *stream) some(ctx context.Context, t io.Reader, name string, mode uint32
 }
 
 // cutOff finds the pages, by chunk, which the server did not send and which are not the parent's either: they were cut
-// off and are there again, empty.
+// off and are there again, empty; or they are new and empty, where a chunk of the parent's may hold what lay behind its end.
 func (s *stream) cutOff(f *file, length, before uint32) map[int]mask {
+	from := before
 	rel, _ := pg.ParseRelationPath(f.entry.Path)
-	limit, cut := s.cuts[rel.RelFile]
-	if !cut || rel.Fork != pg.ForkMain {
-		return nil
+	if limit, cut := s.cuts[rel.RelFile]; cut {
+		from = min(before, max(limit, rel.FirstBlock())-rel.FirstBlock())
 	}
-	var zero map[int]mask
-	for b := max(limit, rel.FirstBlock()) - rel.FirstBlock(); b < min(length, before); b++ {
+	const last = pagesPerChunk - 1
+	zero := map[int]mask{}
+	for b := from; b < min(length, (before+last)&^last); b++ {
 		if bit := mask(1) << (b % pagesPerChunk); f.wanted[chunkOf(b)]&bit == 0 {
-			if zero == nil {
-				zero = map[int]mask{}
-			}
 			zero[chunkOf(b)] |= bit
 		}
 	}

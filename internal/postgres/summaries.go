@@ -47,8 +47,8 @@ func (c *Conn) CutRelations(ctx context.Context, path pg.History, from, to pg.LS
 
 // summaries lists those that overlap a range, in the order of the WAL.
 func (c *Conn) summaries(ctx context.Context, from, to pg.LSN) ([]summary, error) {
-	rows, err := c.sql.Query(ctx, `SELECT tli, start_lsn::text, end_lsn::text FROM pg_available_wal_summaries()
-		WHERE end_lsn > $1::text::pg_lsn AND start_lsn < $2::text::pg_lsn ORDER BY start_lsn, tli`, from.String(), to.String())
+	rows, err := c.sql.Query(ctx, `SELECT tli, start_lsn::text, end_lsn::text FROM pg_available_wal_summaries() s
+		WHERE end_lsn > $1::text::pg_lsn AND start_lsn < $2::text::pg_lsn ORDER BY s.start_lsn, tli`, from.String(), to.String())
 	if err != nil {
 		return nil, err
 	}
