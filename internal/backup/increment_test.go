@@ -92,7 +92,7 @@ func TestRandomWorkloadsAsTheServerTellsThem(t *testing.T) {
 		w := newWorkload(t, v, rand.NewPCG(seed, 3), summarizing)
 		l := w.l
 		last := l.run(l.options(ModeStream))
-		for i := range rounds(t, 4) {
+		for i := range rounds(t, 3) {
 			for range 12 {
 				w.step()
 			}

@@ -75,11 +75,11 @@ func TestIncrementsAddUp(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	const name = "base/5/16384.1"
 	rel, _ := pg.ParseRelationPath(name)
-	for range 12 {
+	for range 20 {
 		_, r := newStore(t)
 		f := newFolder(t, r)
 		var model [][]byte
-		for b := range 1 + rng.IntN(100) {
+		for b := range 1 + rng.IntN(200) {
 			model = append(model, page(rel.FirstBlock()+uint32(b), 500, 'a'))
 		}
 		f.write(name, bytes.Join(model, nil))
@@ -89,10 +89,10 @@ func TestIncrementsAddUp(t *testing.T) {
 			cuts := map[pg.RelFile]uint32{}
 			kept := len(model)
 			if rng.IntN(3) == 0 {
-				kept = 1 + rng.IntN(len(model))
+				kept -= rng.IntN(min(kept, []int{20, 200}[rng.IntN(2)]))
 				cuts[rel.RelFile] = rel.FirstBlock() + uint32(kept)
 			}
-			now := make([][]byte, kept+rng.IntN(3)*rng.IntN(40))
+			now := make([][]byte, kept+rng.IntN(3)*rng.IntN(20))
 			share := rng.IntN(1 + []int{0, 3, 30, 100}[rng.IntN(4)]) // of pages that are sent, in percent
 			var blocks []uint32
 			var sent [][]byte
