@@ -84,7 +84,7 @@ func BenchmarkStages(b *testing.B) {
 			}
 		}
 	})
-	memory := p.source
+	memory := source{decoder: p.source.decoder, catalogs: p.source.catalogs, moved: p.source.moved, images: p.source.images}
 	memory.pieces = func(_ context.Context, from, to pg.LSN) iter.Seq2[archive.Piece, error] {
 		return func(yield func(archive.Piece, error) bool) {
 			for _, s := range few {
@@ -103,6 +103,8 @@ func BenchmarkStages(b *testing.B) {
 			if l.err != nil || l.records == 0 {
 				b.Fatal(l.records, l.err)
 			}
+			l.parts.all(func(_ uint32, p *part) { l.parts.again(p) })
+			memory.done(l)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package damage
 import (
 	"context"
 	"iter"
+	"sync"
 
 	"pileus/internal/archive"
 	"pileus/internal/pg"
@@ -13,28 +14,12 @@ import (
 // it is read as far as its last record reaches.
 const laneSegments = 4
 
-// counts are rows of one file in one transaction.
-type counts struct{ inserted, updated, deleted, moved int64 }
-
-func (c *counts) add(o counts) {
-	c.inserted += o.inserted
-	c.updated += o.updated
-	c.deleted += o.deleted
-	c.moved += o.moved
-}
-
-// part is what one transaction, or subtransaction, did in a lane.
-type part struct {
-	files map[pg.RelFile]*counts
-	bytes int64
-	first pg.LSN
-}
-
 // step is a record whose place in the order matters. One of its pointers is set.
 type step struct {
 	lsn, end pg.LSN
 	xid      uint32
 	commit   *wal.Commit
+	part     *part // what the transaction that ends did in this lane, with its subtransactions; nil: nothing
 	running  *wal.Running
 	catalog  *wal.HeapChange // of a catalog, its slices its own
 	page     *catalogPage
@@ -53,29 +38,38 @@ type catalogPage struct {
 type lane struct {
 	from, end, to pg.LSN
 
-	parts       map[uint32]*part
-	steps       []step
-	records     int64
-	prev, last  pg.LSN // start of the record before the first, and of the last
-	until       pg.LSN // end of the last record
-	err         error  // where it stopped early
-	recent      *part  // of xid, the last one asked for
-	xid         uint32
-	recentFile  pg.RelFile
-	recentCount *counts
+	parts      *parts // of transactions that do not end in the lane
+	steps      []step
+	commits    []wal.Commit // of steps, in pieces
+	records    int64
+	prev, last pg.LSN // start of the record before the first, and of the last
+	until      pg.LSN // end of the last record
+	err        error  // where it stopped early
 }
+
+// commitsAtOnce is how many ends of transactions a lane gets memory for in one go.
+const commitsAtOnce = 512
 
 // source is how a lane reads.
 type source struct {
 	pieces   func(ctx context.Context, from, to pg.LSN) iter.Seq2[archive.Piece, error]
 	decoder  wal.Config
 	catalogs map[pg.OID]bool // file numbers of the catalogs to follow
+	moved    bool            // one of them is not below firstUserOID
 	images   *wal.Images
+	pool     sync.Pool // of *parts
+}
+
+// follows tells whether a file may be a catalog to follow.
+func (s *source) follows(file pg.OID) bool {
+	return (file < firstUserOID || s.moved) && s.catalogs[file]
 }
 
 // decode reads the lane. Where it cannot go on, l.err says so, and what was read before counts.
 func (s *source) decode(ctx context.Context, l *lane) {
-	l.parts = map[uint32]*part{}
+	if l.parts, _ = s.pool.Get().(*parts); l.parts == nil {
+		l.parts = newParts()
+	}
 	d, err := wal.NewDecoder(s.decoder)
 	if err != nil {
 		l.err = err
@@ -122,37 +116,21 @@ func (s *source) take(d *wal.Decoder, l *lane) (done bool, err error) {
 	}
 }
 
-// of is what a transaction did in this lane.
-func (l *lane) of(xid uint32, at pg.LSN) *part {
-	if l.recent != nil && l.xid == xid {
-		return l.recent
+// done takes back a lane's memory once it was merged.
+func (s *source) done(l *lane) {
+	for i := range l.steps {
+		l.parts.again(l.steps[i].part)
 	}
-	p, ok := l.parts[xid]
-	if !ok {
-		p = &part{files: map[pg.RelFile]*counts{}, first: at}
-		l.parts[xid] = p
-	}
-	l.recent, l.xid, l.recentCount = p, xid, nil
-	return p
-}
-
-func (l *lane) rows(p *part, f pg.RelFile) *counts {
-	if l.recentCount != nil && l.recentFile == f {
-		return l.recentCount
-	}
-	c, ok := p.files[f]
-	if !ok {
-		c = &counts{}
-		p.files[f] = c
-	}
-	l.recentFile, l.recentCount = f, c
-	return c
+	s.pool.Put(l.parts)
+	l.parts, l.steps, l.commits = nil, nil, nil
 }
 
 // record adds one record.
 func (s *source) record(r *wal.Record, l *lane) error {
+	var p *part
 	if r.Xid != 0 {
-		l.of(r.Xid, r.LSN).bytes += int64(r.TotalLen)
+		p = l.parts.of(r.Xid)
+		p.bytes += int64(r.TotalLen)
 	}
 	switch r.Rmgr {
 	case wal.RmgrHeap, wal.RmgrHeap2:
@@ -160,11 +138,12 @@ func (s *source) record(r *wal.Record, l *lane) error {
 		if err != nil {
 			return err
 		}
-		if ok && s.catalogs[h.File.Relation] {
+		if ok && s.follows(h.File.Relation) {
 			return s.catalog(r, &h, l)
 		}
-		if ok && r.Xid != 0 {
-			count(l.rows(l.of(r.Xid, r.LSN), h.File), h.Kind, int64(h.Rows))
+		if ok && p != nil {
+			c, _ := p.files.at(h.File)
+			c.count(h.Kind, int64(h.Rows))
 		}
 		if !ok {
 			s.imagesOf(r, l)
@@ -173,7 +152,7 @@ func (s *source) record(r *wal.Record, l *lane) error {
 	case wal.RmgrTransaction:
 		c, ok, err := wal.ParseCommit(r)
 		if err == nil && ok {
-			l.add(r, step{commit: &c})
+			l.ended(r, c)
 		}
 		return err
 	case wal.RmgrStandby:
@@ -215,19 +194,27 @@ func (l *lane) database(r *wal.Record) error {
 	return err
 }
 
-func count(c *counts, kind wal.HeapKind, rows int64) {
-	switch kind {
-	case wal.HeapInsert:
-		c.inserted += rows
-	case wal.HeapUpdate:
-		c.updated += rows
-	case wal.HeapDelete:
-		c.deleted += rows
-	case wal.HeapMove:
-		c.moved += rows
-	case wal.HeapUnmake:
-		c.inserted -= rows
+// ended keeps the end of a transaction, together with what it and its subtransactions did in this lane.
+func (l *lane) ended(r *wal.Record, c wal.Commit) {
+	if len(l.commits) == cap(l.commits) {
+		l.commits = make([]wal.Commit, 0, commitsAtOnce)
 	}
+	l.commits = append(l.commits, c)
+	end := step{commit: &l.commits[len(l.commits)-1]}
+	if c.Kind != wal.KindPrepare { // what a prepared one did waits for what becomes of it
+		end.part = l.parts.take(c.Xid)
+		for _, x := range c.SubXids {
+			switch sub := l.parts.take(x); {
+			case sub == nil:
+			case end.part == nil:
+				end.part = sub
+			default:
+				end.part.join(sub)
+				l.parts.again(sub)
+			}
+		}
+	}
+	l.add(r, end)
 }
 
 // catalog keeps a change of a catalog for when its turn comes.
@@ -243,7 +230,7 @@ func (s *source) catalog(r *wal.Record, h *wal.HeapChange, l *lane) error {
 func (s *source) imagesOf(r *wal.Record, l *lane) {
 	for i := range r.Blocks {
 		b := &r.Blocks[i]
-		if !b.HasImage || b.Fork != pg.ForkMain || !s.catalogs[b.File.Relation] {
+		if !b.HasImage || b.Fork != pg.ForkMain || !s.follows(b.File.Relation) {
 			continue
 		}
 		page, err := s.images.Page(b)

@@ -91,7 +91,11 @@ func prepare(ctx context.Context, o *Options) (*prepared, error) {
 		end = max(end, durable)
 	}
 	reader := &archive.Reader{Repo: o.Repo, Cluster: o.Cluster, Path: history}
-	return &prepared{base: base, end: end, names: n, source: source{pieces: reader.Pieces, catalogs: n.catalogs(), images: &wal.Images{},
+	catalogs, moved := n.catalogs(), false
+	for file := range catalogs {
+		moved = moved || file >= firstUserOID
+	}
+	return &prepared{base: base, end: end, names: n, source: source{pieces: reader.Pieces, catalogs: catalogs, moved: moved, images: &wal.Images{},
 		decoder: wal.Config{SystemID: o.Cluster.SystemIdentifier, SegmentSize: o.Cluster.SegmentSize, Major: base.Version / 10000}}}, nil
 }
 
@@ -159,6 +163,7 @@ func run(ctx context.Context, s *source, m *merger, from, to pg.LSN, o Options) 
 			if !yield(f.lane) {
 				return
 			}
+			s.done(f.lane)
 			o.Progress.Add(int64(f.end - f.from))
 		}
 	})
