@@ -38,17 +38,35 @@ type catalogPage struct {
 type lane struct {
 	from, end, to pg.LSN
 
-	parts      *parts // of transactions that do not end in the lane
-	steps      []step
-	commits    []wal.Commit // of steps, in pieces
+	*memory
 	records    int64
 	prev, last pg.LSN // start of the record before the first, and of the last
 	until      pg.LSN // end of the last record
 	err        error  // where it stopped early
 }
 
+// memory is what a lane fills, and another one after it.
+type memory struct {
+	parts   *parts // of transactions that do not end in the lane
+	steps   []step
+	commits [][]wal.Commit // of steps, in pieces of commitsAtOnce: none of them moves
+	ended   int            // how many of them are in use
+}
+
 // commitsAtOnce is how many ends of transactions a lane gets memory for in one go.
 const commitsAtOnce = 512
+
+func newMemory() *memory { return &memory{parts: newParts()} }
+
+// commit is a place for one.
+func (m *memory) commit() *wal.Commit {
+	if m.ended == len(m.commits)*commitsAtOnce {
+		m.commits = append(m.commits, make([]wal.Commit, commitsAtOnce))
+	}
+	c := &m.commits[m.ended/commitsAtOnce][m.ended%commitsAtOnce]
+	m.ended++
+	return c
+}
 
 // source is how a lane reads.
 type source struct {
@@ -57,7 +75,7 @@ type source struct {
 	catalogs map[pg.OID]bool // file numbers of the catalogs to follow
 	moved    bool            // one of them is not below firstUserOID
 	images   *wal.Images
-	pool     sync.Pool // of *parts
+	pool     sync.Pool // of *memory
 }
 
 // follows tells whether a file may be a catalog to follow.
@@ -67,8 +85,8 @@ func (s *source) follows(file pg.OID) bool {
 
 // decode reads the lane. Where it cannot go on, l.err says so, and what was read before counts.
 func (s *source) decode(ctx context.Context, l *lane) {
-	if l.parts, _ = s.pool.Get().(*parts); l.parts == nil {
-		l.parts = newParts()
+	if l.memory, _ = s.pool.Get().(*memory); l.memory == nil {
+		l.memory = newMemory()
 	}
 	d, err := wal.NewDecoder(s.decoder)
 	if err != nil {
@@ -121,8 +139,10 @@ func (s *source) done(l *lane) {
 	for i := range l.steps {
 		l.parts.again(l.steps[i].part)
 	}
-	s.pool.Put(l.parts)
-	l.parts, l.steps, l.commits = nil, nil, nil
+	clear(l.steps)
+	l.steps, l.memory.ended = l.steps[:0], 0
+	s.pool.Put(l.memory)
+	l.memory = nil
 }
 
 // record adds one record.
@@ -152,7 +172,7 @@ func (s *source) record(r *wal.Record, l *lane) error {
 	case wal.RmgrTransaction:
 		c, ok, err := wal.ParseCommit(r)
 		if err == nil && ok {
-			l.ended(r, c)
+			l.finish(r, c)
 		}
 		return err
 	case wal.RmgrStandby:
@@ -194,13 +214,10 @@ func (l *lane) database(r *wal.Record) error {
 	return err
 }
 
-// ended keeps the end of a transaction, together with what it and its subtransactions did in this lane.
-func (l *lane) ended(r *wal.Record, c wal.Commit) {
-	if len(l.commits) == cap(l.commits) {
-		l.commits = make([]wal.Commit, 0, commitsAtOnce)
-	}
-	l.commits = append(l.commits, c)
-	end := step{commit: &l.commits[len(l.commits)-1]}
+// finish keeps the end of a transaction, together with what it and its subtransactions did in this lane.
+func (l *lane) finish(r *wal.Record, c wal.Commit) {
+	end := step{commit: l.commit()}
+	*end.commit = c
 	if c.Kind != wal.KindPrepare { // what a prepared one did waits for what becomes of it
 		end.part = l.parts.take(c.Xid)
 		for _, x := range c.SubXids {

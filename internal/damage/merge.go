@@ -137,7 +137,7 @@ func (m *merger) ended(s *step) {
 	if c.Kind.Committed() {
 		m.committed(s)
 	}
-	if len(m.touched)+len(m.drops)+len(m.early) == 0 {
+	if !concerns(c, m.touched) && !concerns(c, m.drops) && !concerns(c, m.early) {
 		return
 	}
 	xids := xidsOf(c)
@@ -162,6 +162,15 @@ func xidsOf(c *wal.Commit) map[uint32]bool {
 		xids[x] = true
 	}
 	return xids
+}
+
+// concerns tells whether something is known of the transaction or one of its subtransactions.
+func concerns[V any](c *wal.Commit, known map[uint32]V) bool {
+	if len(known) == 0 {
+		return false
+	}
+	is := func(x uint32) bool { _, ok := known[x]; return ok }
+	return is(c.Xid) || slices.ContainsFunc(c.SubXids, is)
 }
 
 // gather adds to the end of a transaction what it, or its subtransaction x, did in earlier lanes.
@@ -191,7 +200,7 @@ func (m *merger) committed(s *step) {
 	}
 	t := Transaction{XID: c.Xid, Time: c.Time, LSN: s.lsn, End: s.end, GID: c.GID, ordinal: m.commits, Partial: m.partial(c)}
 	m.tables(&t, s)
-	if len(m.drops) > 0 {
+	if concerns(c, m.drops) {
 		for x := range xidsOf(c) {
 			for _, db := range m.drops[x] {
 				t.Dropped = append(t.Dropped, m.databaseName(db))

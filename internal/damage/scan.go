@@ -96,8 +96,12 @@ func prepare(ctx context.Context, o *Options) (*prepared, error) {
 		moved = moved || file >= firstUserOID
 	}
 	return &prepared{base: base, end: end, names: n, source: source{pieces: reader.Pieces, catalogs: catalogs, moved: moved, images: &wal.Images{},
-		decoder: wal.Config{SystemID: o.Cluster.SystemIdentifier, SegmentSize: o.Cluster.SegmentSize, Major: base.Version / 10000}}}, nil
+		decoder: wal.Config{SystemID: o.Cluster.SystemIdentifier, SegmentSize: o.Cluster.SegmentSize, Major: base.Version / 10000, PassOver: indifferent}}}, nil
 }
+
+// indifferent are the resource managers of which the scan only counts the bytes.
+var indifferent = wal.Rmgrs(wal.RmgrStorage, wal.RmgrCLOG, wal.RmgrTablespace, wal.RmgrMultiXact, wal.RmgrBtree, wal.RmgrHash, wal.RmgrGin, wal.RmgrGist,
+	wal.RmgrSequence, wal.RmgrSPGist, wal.RmgrBRIN, wal.RmgrCommitTs, wal.RmgrReplicationOrigin, wal.RmgrGeneric, wal.RmgrLogicalMessage)
 
 // begin is the backup to begin at: the newest on the path that was complete at the filter's begin, or the oldest.
 func begin(ctx context.Context, o Options, path pg.History) (repo.Backup, error) {

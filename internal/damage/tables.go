@@ -56,7 +56,7 @@ func (m *merger) tables(t *Transaction, s *step) {
 	m.tally.reset()
 	var xids map[uint32]bool // only where the transaction may see other names than all the others do
 	var rewrites rewrites
-	if len(m.touched) > 0 || len(s.commit.Dropped) > 0 {
+	if len(s.commit.Dropped) > 0 || concerns(s.commit, m.touched) {
 		xids = xidsOf(s.commit)
 		rewrites = m.rewrites(xids)
 	}
