@@ -10,9 +10,13 @@ import (
 	"pileus/internal/wal"
 )
 
-// laneSegments is how many segments one worker decodes in a row, and the end of a lane what lies behind
-// it is read as far as its last record reaches.
-const laneSegments = 4
+// laneBytes is how much one worker decodes in a row, in whole segments and at least one. What a lane found waits in memory
+// until it is merged: some 10 MiB for each 32 MiB of the smallest transactions.
+const laneBytes = 32 << 20
+
+// tailBytes is how far behind the end of a lane its last record is looked for at first: far less than
+// what the reader would otherwise expand in advance.
+const tailBytes = 64 << 10
 
 // step is a record whose place in the order matters. One of its pointers is set.
 type step struct {
@@ -93,7 +97,8 @@ func (s *source) decode(ctx context.Context, l *lane) {
 		l.err = err
 		return
 	}
-	for _, stretch := range [][2]pg.LSN{{l.from, l.end}, {l.end, l.to}} {
+	tail := min(l.end+tailBytes, l.to)
+	for _, stretch := range [][2]pg.LSN{{l.from, l.end}, {l.end, tail}, {tail, l.to}} {
 		for p, err := range s.pieces(ctx, stretch[0], stretch[1]) {
 			if err == nil {
 				err = d.Feed(p.LSN, p.Data)

@@ -140,7 +140,7 @@ func run(ctx context.Context, s *source, m *merger, from, to pg.LSN, o Options) 
 		defer close(queue)
 		for at := from; at < to; {
 			size := pg.LSN(o.Cluster.SegmentSize)
-			end := min(at-at%size+laneSegments*size, to)
+			end := min(at-at%size+max(size, laneBytes/size*size), to)
 			f := future{&lane{from: at, end: end, to: to}, make(chan struct{})}
 			select {
 			case slots <- struct{}{}:
