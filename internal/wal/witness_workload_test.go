@@ -30,6 +30,17 @@ func (s *server) configure(t *testing.T, settings ...string) {
 // everything makes WAL of all kinds that a finder has to tell apart, and of those that it passes over.
 func everything(t *testing.T, c *pgx.Conn) {
 	t.Helper()
+	load := func(rows int) { // COPY, the only way by which all majors put many rows of a user into one record
+		t.Helper()
+		if _, err := c.CopyFrom(t.Context(), pgx.Identifier{"loaded"}, []string{"i"}, pgx.CopyFromSlice(rows, func(i int) ([]any, error) { return []any{i}, nil })); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.Exec(t.Context(), "create table loaded (i int)"); err != nil {
+		t.Fatal(err)
+	}
+	load(3000)
+	load(7)
 	for _, sql := range []string{
 		"create table account (id int primary key, balance int, note text, at point, words tsvector) with (fillfactor=80)",
 		"create index on account using hash (balance)",
@@ -37,7 +48,7 @@ func everything(t *testing.T, c *pgx.Conn) {
 		"create index on account using gist (at)",
 		"create index on account using spgist (note)",
 		"create index on account using brin (id)",
-		"insert into account select i, i, 'n' || i, point(i, i), to_tsvector('w' || i) from generate_series(1, 3000) i", // one by one
+		"insert into account select i, i, 'n' || i, point(i, i), to_tsvector('w' || i) from generate_series(1, 1200) i", // one by one
 		"create table copied as select i, i * 2 as j from generate_series(1, 5000) i",                                   // many at once
 		"create table big (id serial, body text)",
 		"alter table big alter body set storage external",
