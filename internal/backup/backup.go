@@ -67,11 +67,13 @@ type run struct {
 	// changed is what changed since the parent, nil where that is not known.
 	changed *changes.Set
 	ignore  func(*wal.Record) bool // records that tests take out of sight
-	result  result
-	packer  *repo.Packer
-	pace    *rate.Limiter           // of what is asked of the server's disk; nil: no limit
-	noted   sync.Once               // says that priorities stay
-	abort   context.CancelCauseFunc // ends all work of the run, uploads included
+	// trusting has a test believe the server in all that it leaves out.
+	trusting bool
+	result   result
+	packer   *repo.Packer
+	pace     *rate.Limiter           // of what is asked of the server's disk; nil: no limit
+	noted    sync.Once               // says that priorities stay
+	abort    context.CancelCauseFunc // ends all work of the run, uploads included
 }
 
 // Run takes one backup and returns its manifest's head. Damaged pages do not fail it: see
@@ -122,7 +124,14 @@ func start(ctx context.Context, r *run) (repo.Backup, error) {
 	} else if o.Parent != nil {
 		r.head.Parent = o.Parent.ID
 	}
-	if err := r.take(ctx, sql); err != nil {
+	err = r.take(ctx, sql)
+	if lost := (*parentError)(nil); errors.As(err, &lost) {
+		o.Progress.Note("the backup begins again, with every page: %v", lost)
+		r.parent, r.result = &parent{}, result{}
+		r.head.Parent, r.head.Incremental, r.head.WhyFull = "", false, lost.Error()
+		err = r.take(ctx, sql)
+	}
+	if err != nil {
 		return repo.Backup{}, fmt.Errorf("back up %s: %w", o.Cluster, err)
 	}
 	return r.head, nil
@@ -228,7 +237,6 @@ func (r *run) copyBy(ctx context.Context, mode Mode, sql *postgres.Conn) error {
 		r.head.Method = repo.MethodFiles
 		return r.copyFiles(ctx, sql)
 	}
-	r.head.WhyFull = cmp.Or(r.head.WhyFull, "over the replication protocol the server sends every page")
 	r.head.Method = repo.MethodStream
 	return r.copyStream(ctx, sql)
 }

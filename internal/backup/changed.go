@@ -42,9 +42,7 @@ func (r *run) share(f *file) (shared bool) {
 		}
 	}
 	if len(pages) == 0 && old.Size == size {
-		f.entry.Chunk, f.entry.Node, f.entry.Packs = old.Chunk, old.Node, old.Packs
-		r.result.add(f.entry)
-		r.Progress.Add(size)
+		r.keep(f, old)
 		return true
 	}
 	if old.Node == nil || len(f.chunks) == 1 {
@@ -55,6 +53,13 @@ func (r *run) share(f *file) (shared bool) {
 		f.wanted[page/pagesPerChunk] |= 1 << (page % pagesPerChunk)
 	}
 	return false
+}
+
+// keep takes the parent's version of f, which is the same.
+func (r *run) keep(f *file, old repo.Entry) {
+	f.entry.Chunk, f.entry.Node, f.entry.Packs = old.Chunk, old.Node, old.Packs
+	r.result.add(f.entry)
+	r.Progress.Add(f.entry.Size)
 }
 
 // patch brings chunk i of a file up to date of which some pages changed: the parent's chunk
@@ -70,24 +75,41 @@ func (w *worker) patch(ctx context.Context, h *horizon, s *source, i int, buf []
 		clear(buf[len(data) : valid*pg.PageSize]) // what was cut off meanwhile is cut off by replay
 		return w.chunk(ctx, s.file, i, buf[:valid*pg.PageSize])
 	}
-	s.chunks[i] = repo.Chunk{Zero: true} // behind the parent's end
-	if i < len(s.parent.chunks) {
-		s.chunks[i] = s.parent.chunks[i]
+	if err := w.readPages(ctx, h, s, i, wanted, buf); err != nil {
+		return err
 	}
-	s.patches[i] = under
-	if wanted != 0 {
-		pages, data, err := w.readPages(ctx, h, s, i, wanted, buf)
-		if err != nil {
-			return err
-		}
-		ref, err := w.w.AddHashed(data, w.r.Repo.Hash(data))
-		if err != nil {
-			return fmt.Errorf("store %s: %w", s.entry.Path, err)
-		}
-		s.patches[i] = append(under, repo.Patch{Pages: pages, Ref: ref})
+	if err := w.lay(s.file, i, wanted, under, buf); err != nil {
+		return err
 	}
 	w.r.Progress.Add(int64(valid) * pg.PageSize)
 	return w.chunkDone(s.file)
+}
+
+// lay makes chunk i of f the parent's with the patches under and one more: the wanted pages, which lie at their
+// places in buf.
+func (w *worker) lay(f *file, i int, wanted mask, under []repo.Patch, buf []byte) error {
+	f.chunks[i] = repo.Chunk{Zero: true} // behind the parent's end
+	if i < len(f.parent.chunks) {
+		f.chunks[i] = f.parent.chunks[i]
+	}
+	f.patches[i] = under
+	if wanted == 0 {
+		return nil
+	}
+	var pages []uint32
+	data := buf[:0]
+	for at, n := range wanted.runs(0) {
+		for k := at; k < at+n; k++ {
+			pages = append(pages, uint32(i*pagesPerChunk+k))
+		}
+		data = append(data, buf[at*pg.PageSize:(at+n)*pg.PageSize]...) // never behind where it is read from
+	}
+	ref, err := w.w.AddHashed(data, w.r.Repo.Hash(data))
+	if err != nil {
+		return fmt.Errorf("store %s: %w", f.entry.Path, err)
+	}
+	f.patches[i] = append(under, repo.Patch{Pages: pages, Ref: ref})
+	return nil
 }
 
 // layers decides which of the parent's patches over a chunk stay, and which pages are read and laid
@@ -123,38 +145,31 @@ func maskOf(pages []uint32) (m mask) {
 	return m
 }
 
-// readPages reads and checks pages of chunk i, and returns them one after the other.
-func (w *worker) readPages(ctx context.Context, h *horizon, s *source, i int, wanted mask, buf []byte) ([]uint32, []byte, error) {
+// readPages reads and checks pages of chunk i to their places in buf.
+func (w *worker) readPages(ctx context.Context, h *horizon, s *source, i int, wanted mask, buf []byte) error {
 	start := int64(i) * repo.ChunkSize
 	for at, n := range wanted.runs(nearby) {
 		run := buf[at*pg.PageSize : (at+n)*pg.PageSize]
 		if err := w.r.await(ctx, len(run)); err != nil {
-			return nil, nil, err
+			return err
 		}
 		got, err := s.f.ReadAt(run, start+int64(at)*pg.PageSize)
 		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, nil, err
+			return err
 		}
 		clear(run[got:])
 		w.r.result.read.Add(int64(got))
 	}
-	if s.pages {
-		for at, n := range wanted.runs(0) {
-			c := check{r: w.r, h: h, f: s.file, offset: start + int64(at)*pg.PageSize, data: buf[at*pg.PageSize : (at+n)*pg.PageSize], again: s.again}
-			if err := c.pages(ctx); err != nil {
-				return nil, nil, err
-			}
-		}
+	if !s.pages {
+		return nil
 	}
-	var pages []uint32
-	data := buf[:0]
 	for at, n := range wanted.runs(0) {
-		for k := at; k < at+n; k++ {
-			pages = append(pages, uint32(i*pagesPerChunk+k))
+		c := check{r: w.r, h: h, f: s.file, offset: start + int64(at)*pg.PageSize, data: buf[at*pg.PageSize : (at+n)*pg.PageSize], again: s.again}
+		if err := c.pages(ctx); err != nil {
+			return err
 		}
-		data = append(data, buf[at*pg.PageSize:(at+n)*pg.PageSize]...) // never behind where it is read from
 	}
-	return pages, data, nil
+	return nil
 }
 
 // runs yields where pages follow one another with at most gap others in between, and how many

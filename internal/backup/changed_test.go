@@ -295,21 +295,25 @@ func (w *workload) step() {
 	}
 }
 
-func TestRandomWorkloads(t *testing.T) {
-	rounds := 6
-	if os.Getenv("PILEUS_ROUNDS") != "" {
-		_, err := fmt.Sscan(os.Getenv("PILEUS_ROUNDS"), &rounds)
-		if err != nil {
+// rounds is how many of them a test has, unless PILEUS_ROUNDS says otherwise.
+func rounds(t *testing.T, n int) int {
+	t.Helper()
+	if env := os.Getenv("PILEUS_ROUNDS"); env != "" {
+		if _, err := fmt.Sscan(env, &n); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return n
+}
+
+func TestRandomWorkloads(t *testing.T) {
 	pgtest.Each(t, func(t *testing.T, v pgtest.Version) {
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)
 		w := newWorkload(t, v, rand.NewPCG(seed, 1))
 		l := w.l
 		last := l.full()
-		for range rounds {
+		for range rounds(t, 6) {
 			for range 12 {
 				w.step()
 			}

@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 
+	"pileus/internal/pg"
 	"pileus/internal/repo"
 )
 
@@ -76,6 +77,34 @@ func (p *parent) file(ctx context.Context, path string) *parentFile {
 		f.across = f.across || first != last
 	}
 	return f
+}
+
+// fill reads what chunk i of f was to its place in buf, but for the pages that buf already has.
+func (p *parent) fill(ctx context.Context, f *parentFile, i int, has mask, buf []byte) error {
+	old := make([]byte, repo.ChunkSize)
+	if i < len(f.chunks) && !f.chunks[i].Zero {
+		b, err := p.repo.ReadChunk(ctx, nil, f.chunks[i].Ref)
+		if err != nil {
+			return err
+		}
+		copy(old, b)
+	}
+	for _, patch := range f.patches[i] {
+		b, err := p.repo.ReadChunk(ctx, nil, patch.Ref)
+		if err != nil {
+			return err
+		}
+		for k, page := range patch.Pages {
+			if chunkOf(page) == i {
+				copy(old[page%pagesPerChunk*pg.PageSize:], b[k*pg.PageSize:min((k+1)*pg.PageSize, len(b))])
+			}
+		}
+	}
+	clear(old[max(0, min(repo.ChunkSize, f.entry.Size-int64(i)*repo.ChunkSize)):]) // a chunk may reach behind the end
+	for at, n := range (^has).runs(0) {
+		copy(buf[at*pg.PageSize:(at+n)*pg.PageSize], old[at*pg.PageSize:])
+	}
+	return nil
 }
 
 // patchable tells whether patches can be laid over the file's chunks.

@@ -20,7 +20,11 @@ import (
 // since finds out what changed since the parent, if the WAL in between tells. If not, every page is
 // read and compared, and the manifest says why. It fails only where ctx ends.
 func (r *run) since(ctx context.Context) error {
-	if why := r.unfit(); why != "" {
+	why := r.unfit()
+	if why == "" && r.Parent.StopLSN > r.head.StartLSN {
+		why = fmt.Sprintf("backup %s ended at %s, after this one began", r.Parent.ID, r.Parent.StopLSN)
+	}
+	if why != "" {
 		r.head.WhyFull = why
 		return nil
 	}
@@ -54,8 +58,6 @@ func (r *run) unfit() string {
 		return fmt.Sprintf("backup %s is of another server", p.ID)
 	case p.Checksums != r.info.DataChecksums:
 		return fmt.Sprintf("data checksums were switched on or off since backup %s", p.ID)
-	case p.StopLSN > r.head.StartLSN:
-		return fmt.Sprintf("backup %s ended at %s, after this one began", p.ID, p.StopLSN)
 	case p.DamagedPages > int64(len(p.Damage)):
 		return fmt.Sprintf("backup %s has %d damaged pages, more than it lists", p.ID, p.DamagedPages)
 	}
@@ -71,8 +73,8 @@ func (r *run) scan(ctx context.Context) (changes.Result, error) {
 	if err != nil {
 		return changes.Result{}, err
 	}
-	if left, ended := path.End(r.Parent.Timeline); !path.Contains(r.Parent.Timeline) || ended && r.Parent.StopLSN > left {
-		return changes.Result{}, fmt.Errorf("timeline %d, which it was taken on, is not what timeline %d came from", r.Parent.Timeline, r.head.Timeline)
+	if err := r.descends(path); err != nil {
+		return changes.Result{}, err
 	}
 	src.archived = archive.Reader{Repo: r.Repo, Cluster: r.known, Path: path}
 	if src.until, err = archive.Reach(ctx, r.Repo, r.known, path, r.Parent.StartLSN); err != nil {
@@ -81,6 +83,14 @@ func (r *run) scan(ctx context.Context) (changes.Result, error) {
 	s := changes.Scanner{Pieces: src.pieces, Workers: r.Workers, Ignore: r.ignore,
 		Decoder: wal.Config{SystemID: r.info.SystemIdentifier, SegmentSize: r.info.WALSegmentSize, Timeline: r.head.Timeline, Major: r.info.Major}}
 	return s.Scan(ctx, r.Parent.StartLSN, r.head.StartLSN)
+}
+
+// descends refuses a parent that is none of the past of a timeline.
+func (r *run) descends(path pg.History) error {
+	if left, ended := path.End(r.Parent.Timeline); !path.Contains(r.Parent.Timeline) || ended && r.Parent.StopLSN > left {
+		return fmt.Errorf("timeline %d, which it was taken on, is not what timeline %d came from", r.Parent.Timeline, path.Timeline)
+	}
+	return nil
 }
 
 // walSource reads WAL out of the repository as far as it is there without a hole, and

@@ -21,13 +21,15 @@ import (
 type piece struct {
 	f     *file
 	index int
-	data  []byte
+	data  []byte // of an incremental file: only the pages that f.wanted names are filled in; nil if it names none
 }
 
 // stream is a BASE_BACKUP being cut into pieces.
 type stream struct {
 	r      *run
+	repl   *postgres.ReplConn
 	bb     *postgres.BaseBackup
+	cuts   map[pg.RelFile]uint32 // of an incremental one: to how many blocks relations were cut
 	pieces chan piece
 	free   chan []byte // buffers that no piece occupies; their number bounds the memory
 	before time.Time   // the server's clock before it ended the backup
@@ -43,24 +45,12 @@ func (r *run) copyStream(ctx context.Context, sql *postgres.Conn) error {
 		return err
 	}
 	defer h.close(ctx)
-	repl, err := r.Replication(ctx)
-	if err != nil {
+	s := &stream{r: r, pieces: make(chan piece, 2*r.Workers), free: make(chan []byte, 4*r.Workers)}
+	defer s.close(ctx)
+	if err := s.open(ctx, sql); err != nil {
 		return err
 	}
-	defer repl.Close(context.WithoutCancel(ctx))
-	system, err := repl.IdentifySystem(ctx)
-	if err != nil {
-		return err
-	}
-	if system.Identifier != r.info.SystemIdentifier {
-		return fmt.Errorf("the replication connection leads to another cluster (system identifier %d) than the SQL connection (%d)",
-			system.Identifier, r.info.SystemIdentifier)
-	}
-	r.Progress.Stage("checkpoint", 0)
-	bb, err := repl.StartBaseBackup(ctx, postgres.BaseBackupOptions{Label: r.Label, Fast: !r.Spread, EstimateSize: true})
-	if err != nil {
-		return err
-	}
+	bb := s.bb
 	r.head.StartLSN, r.head.Timeline, h.start = bb.StartLSN, bb.StartTimeline, bb.StartLSN
 	total := max(bb.Size, 0)
 	for _, ts := range bb.Tablespaces {
@@ -71,7 +61,6 @@ func (r *run) copyStream(ctx context.Context, sql *postgres.Conn) error {
 		return err
 	}
 	r.Progress.Stage("receive files", total)
-	s := &stream{r: r, bb: bb, pieces: make(chan piece, 2*r.Workers), free: make(chan []byte, 4*r.Workers)}
 	for range cap(s.free) {
 		s.free <- make([]byte, repo.ChunkSize)
 	}
@@ -85,7 +74,7 @@ func (r *run) copyStream(ctx context.Context, sql *postgres.Conn) error {
 	if err != nil {
 		return err
 	}
-	r.head.StopLSN = bb.EndLSN
+	r.head.StopLSN, r.head.Label = bb.EndLSN, pg.CompleteLabel(r.head.Label)
 	if bb.EndTimeline != bb.StartTimeline {
 		return movedTimeline(bb.StartTimeline, bb.EndTimeline)
 	}
@@ -93,6 +82,35 @@ func (r *run) copyStream(ctx context.Context, sql *postgres.Conn) error {
 		return err
 	}
 	return r.ended(ctx, sql, s.before)
+}
+
+// connect opens the session that the backup comes over.
+func (s *stream) connect(ctx context.Context) (system postgres.System, err error) {
+	if s.repl, err = s.r.Replication(ctx); err != nil {
+		return system, err
+	}
+	if system, err = s.repl.IdentifySystem(ctx); err != nil {
+		return system, err
+	}
+	if system.Identifier != s.r.info.SystemIdentifier {
+		return system, fmt.Errorf("the replication connection leads to another cluster (system identifier %d) than the SQL connection (%d)",
+			system.Identifier, s.r.info.SystemIdentifier)
+	}
+	return system, nil
+}
+
+// close ends the session, and with it a backup that has not ended.
+func (s *stream) close(ctx context.Context) {
+	if s.repl != nil {
+		_ = s.repl.Close(context.WithoutCancel(ctx)) // what was to be had was received
+	}
+}
+
+// begin starts the backup on the server.
+func (s *stream) begin(ctx context.Context, incremental bool) (err error) {
+	s.r.Progress.Stage("checkpoint", 0)
+	s.bb, err = s.repl.StartBaseBackup(ctx, postgres.BaseBackupOptions{Label: s.r.Label, Fast: !s.r.Spread, EstimateSize: true, Incremental: incremental})
+	return err
 }
 
 // spaces are the tablespaces that the server sends, with the names that SQL knows. A server
@@ -113,20 +131,48 @@ func spaces(sent, known []postgres.Tablespace) ([]postgres.Tablespace, error) {
 
 // work takes pieces until there are no more.
 func (s *stream) work(ctx context.Context, h *horizon, w *worker) error {
+	var spare []byte
 	for p := range s.pieces {
-		if p.f.pages {
-			again := func(ctx context.Context, page []byte, offset int64) error {
-				return h.fetch(ctx, p.f.entry.Path, page, offset)
-			}
-			c := check{r: s.r, h: h, f: p.f, offset: int64(p.index) * repo.ChunkSize, data: p.data, again: again, late: true}
-			if err := c.pages(ctx); err != nil {
-				return err
-			}
-		}
-		if err := w.chunk(ctx, p.f, p.index, p.data); err != nil {
+		if err := s.check(ctx, h, p); err != nil {
 			return err
 		}
-		s.free <- p.data[:repo.ChunkSize]
+		store, data := w.chunk, p.data
+		if p.f.wanted != nil {
+			if store = w.merge; data == nil {
+				if spare == nil {
+					spare = make([]byte, repo.ChunkSize)
+				}
+				data = spare
+			}
+		}
+		if err := store(ctx, p.f, p.index, data); err != nil {
+			return err
+		}
+		if p.data != nil {
+			s.free <- p.data[:repo.ChunkSize]
+		}
+	}
+	return nil
+}
+
+// check verifies the pages of a piece that came from the server.
+func (s *stream) check(ctx context.Context, h *horizon, p piece) error {
+	if !p.f.pages || p.data == nil {
+		return nil
+	}
+	again := func(ctx context.Context, page []byte, offset int64) error {
+		return h.fetch(ctx, p.f.entry.Path, page, offset)
+	}
+	c := check{r: s.r, h: h, f: p.f, offset: int64(p.index) * repo.ChunkSize, data: p.data, again: again, late: true}
+	if p.f.wanted == nil {
+		return c.pages(ctx)
+	}
+	for at, n := range p.f.wanted[p.index].runs(0) {
+		c.offset = int64(p.index)*repo.ChunkSize + int64(at)*pg.PageSize
+		c.data = p.data[at*pg.PageSize : (at+n)*pg.PageSize]
+		if err := c.pages(ctx); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -192,20 +238,22 @@ func (s *stream) member(ctx context.Context, t io.Reader, name string, mode uint
 	case pg.TablespaceMapFile:
 		return text(t, &s.r.head.TablespaceMap)
 	}
+	if name, ok := s.incremental(name); ok {
+		return s.some(ctx, t, name, mode, size)
+	}
 	if pg.Excluded(name, false) == pg.Skipped {
 		return nil
 	}
+	s.r.result.read.Add(size)
 	f := s.r.newFile(name, mode, size)
 	if len(f.chunks) == 0 {
 		s.r.result.add(f.entry)
 		return nil
 	}
 	for i := range f.chunks {
-		var buf []byte
-		select {
-		case buf = <-s.free:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		buf, err := s.buffer(ctx)
+		if err != nil {
+			return err
 		}
 		n := min(repo.ChunkSize, size-int64(i)*repo.ChunkSize)
 		if err := s.r.await(ctx, int(n)); err != nil {
@@ -214,13 +262,31 @@ func (s *stream) member(ctx context.Context, t io.Reader, name string, mode uint
 		if _, err := io.ReadFull(t, buf[:n]); err != nil {
 			return fmt.Errorf("the stream broke off: %w", err)
 		}
-		select {
-		case s.pieces <- piece{f, i, buf[:n]}:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := s.hand(ctx, piece{f, i, buf[:n]}); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// buffer waits for one that no piece occupies.
+func (s *stream) buffer(ctx context.Context) ([]byte, error) {
+	select {
+	case buf := <-s.free:
+		return buf, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// hand gives a piece to the workers.
+func (s *stream) hand(ctx context.Context, p piece) error {
+	select {
+	case s.pieces <- p:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // maxText bounds backup_label and tablespace_map, in bytes.

@@ -120,10 +120,12 @@ func describeBackup(w io.Writer, b repo.Backup) error {
 
 // howRead says how much of the cluster a backup had to read, and why.
 func howRead(b repo.Backup) string {
-	if b.Incremental {
+	switch {
+	case b.Incremental && b.Method == repo.MethodStream:
+		return fmt.Sprintf("%s of files received: what changed since %s according to the server's summaries of WAL", size(b.Read), b.Parent)
+	case b.Incremental:
 		return fmt.Sprintf("%s of files read: what changed since %s according to %s of WAL", size(b.Read), b.Parent, size(b.ReadWAL))
-	}
-	if b.WhyFull == "" { // taken before backups said so
+	case b.WhyFull == "": // taken before backups said so
 		return "every page was read"
 	}
 	return "every page was read: " + b.WhyFull

@@ -73,7 +73,7 @@ func (d *Deployment) Check(ctx context.Context, name string) (CheckReport, error
 	info, size, ok := checkConnection(ctx, &r, conn)
 	if ok {
 		checkPrivileges(&r, c, info)
-		checkSettings(&r, info)
+		checkSettings(&r, c, info)
 		checkReplication(ctx, &r, conn)
 		d.checkSlot(ctx, &r, c, conn, info)
 		d.checkBinaries(ctx, &r, c, info, size)
@@ -136,11 +136,8 @@ func checkPrivileges(r *CheckReport, c config.Cluster, info postgres.Info) {
 		"GRANT pg_read_all_settings TO "+role+";")
 	r.when(!info.Privileges.ReadAllStats && !info.Superuser, LevelWarn, "statistics privilege", "given", "the role does not see the state of replication",
 		"GRANT pg_monitor TO "+role+";")
-	if c.DataDir == config.DataDirNever || info.DataDirectory == "" {
-		return
-	}
-	if _, err := os.Stat(filepath.Join(info.DataDirectory, "PG_VERSION")); err != nil {
-		return // another host: backups are streamed, and need no more privileges
+	if !filesHere(c, info) {
+		return // backups are streamed, and need no more privileges
 	}
 	if !info.Privileges.BackupStart || !info.Privileges.BackupStop {
 		start, stop := "pg_backup_start(text, boolean)", "pg_backup_stop(boolean)"
@@ -152,7 +149,20 @@ func checkPrivileges(r *CheckReport, c config.Cluster, info postgres.Info) {
 	}
 }
 
-func checkSettings(r *CheckReport, info postgres.Info) {
+// filesHere tells whether backups can read the server's files, as far as shows without reading them.
+func filesHere(c config.Cluster, info postgres.Info) bool {
+	if c.DataDir == config.DataDirNever || info.DataDirectory == "" {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(info.DataDirectory, "PG_VERSION"))
+	return err == nil
+}
+
+func checkSettings(r *CheckReport, c config.Cluster, info postgres.Info) {
+	if info.Major >= 17 && !filesHere(c, info) {
+		r.when(!info.SummarizeWAL, LevelWarn, "summarize_wal", "on: the server sends only what changed since the last backup",
+			"it is off: the server sends every page for each backup, as its files cannot be read here", "ALTER SYSTEM SET summarize_wal = on;  -- and SELECT pg_reload_conf();")
+	}
 	r.when(info.WALLevel == "minimal", LevelBad, "wal_level", info.WALLevel, "it is minimal: the WAL cannot restore anything", "ALTER SYSTEM SET wal_level = replica;  -- and restart the server")
 	r.when(!info.FullPageWrites, LevelBad, "full_page_writes", "on", "it is off: a backup taken meanwhile may hold torn pages", "ALTER SYSTEM SET full_page_writes = on;  -- and SELECT pg_reload_conf();")
 	r.when(!info.Fsync, LevelBad, "fsync", "on", "it is off: a crash of the server's host corrupts the database", "ALTER SYSTEM SET fsync = on;  -- and SELECT pg_reload_conf();")

@@ -3,38 +3,27 @@ package damage
 import (
 	"context"
 	"iter"
+	"sync"
 
 	"pileus/internal/archive"
 	"pileus/internal/pg"
 	"pileus/internal/wal"
 )
 
-// laneSegments is how many segments one worker decodes in a row, and the end of a lane what lies behind
-// it is read as far as its last record reaches.
-const laneSegments = 4
+// laneBytes is how much one worker decodes in a row, in whole segments and at least one. What a lane found waits in memory
+// until it is merged: some 10 MiB for each 32 MiB of the smallest transactions.
+const laneBytes = 32 << 20
 
-// counts are rows of one file in one transaction.
-type counts struct{ inserted, updated, deleted, moved int64 }
-
-func (c *counts) add(o counts) {
-	c.inserted += o.inserted
-	c.updated += o.updated
-	c.deleted += o.deleted
-	c.moved += o.moved
-}
-
-// part is what one transaction, or subtransaction, did in a lane.
-type part struct {
-	files map[pg.RelFile]*counts
-	bytes int64
-	first pg.LSN
-}
+// tailBytes is how far behind the end of a lane its last record is looked for at first: far less than
+// what the reader would otherwise expand in advance.
+const tailBytes = 64 << 10
 
 // step is a record whose place in the order matters. One of its pointers is set.
 type step struct {
 	lsn, end pg.LSN
 	xid      uint32
 	commit   *wal.Commit
+	part     *part // what the transaction that ends did in this lane, with its subtransactions; nil: nothing
 	running  *wal.Running
 	catalog  *wal.HeapChange // of a catalog, its slices its own
 	page     *catalogPage
@@ -53,16 +42,34 @@ type catalogPage struct {
 type lane struct {
 	from, end, to pg.LSN
 
-	parts       map[uint32]*part
-	steps       []step
-	records     int64
-	prev, last  pg.LSN // start of the record before the first, and of the last
-	until       pg.LSN // end of the last record
-	err         error  // where it stopped early
-	recent      *part  // of xid, the last one asked for
-	xid         uint32
-	recentFile  pg.RelFile
-	recentCount *counts
+	*memory
+	records    int64
+	prev, last pg.LSN // start of the record before the first, and of the last
+	until      pg.LSN // end of the last record
+	err        error  // where it stopped early
+}
+
+// memory is what a lane fills, and another one after it.
+type memory struct {
+	parts   *parts // of transactions that do not end in the lane
+	steps   []step
+	commits [][]wal.Commit // of steps, in pieces of commitsAtOnce: none of them moves
+	ended   int            // how many of them are in use
+}
+
+// commitsAtOnce is how many ends of transactions a lane gets memory for in one go.
+const commitsAtOnce = 512
+
+func newMemory() *memory { return &memory{parts: newParts()} }
+
+// commit is a place for one.
+func (m *memory) commit() *wal.Commit {
+	if m.ended == len(m.commits)*commitsAtOnce {
+		m.commits = append(m.commits, make([]wal.Commit, commitsAtOnce))
+	}
+	c := &m.commits[m.ended/commitsAtOnce][m.ended%commitsAtOnce]
+	m.ended++
+	return c
 }
 
 // source is how a lane reads.
@@ -70,18 +77,28 @@ type source struct {
 	pieces   func(ctx context.Context, from, to pg.LSN) iter.Seq2[archive.Piece, error]
 	decoder  wal.Config
 	catalogs map[pg.OID]bool // file numbers of the catalogs to follow
+	moved    bool            // one of them is not below firstUserOID
 	images   *wal.Images
+	pool     sync.Pool // of *memory
+}
+
+// follows tells whether a file may be a catalog to follow.
+func (s *source) follows(file pg.OID) bool {
+	return (file < firstUserOID || s.moved) && s.catalogs[file]
 }
 
 // decode reads the lane. Where it cannot go on, l.err says so, and what was read before counts.
 func (s *source) decode(ctx context.Context, l *lane) {
-	l.parts = map[uint32]*part{}
+	if l.memory, _ = s.pool.Get().(*memory); l.memory == nil {
+		l.memory = newMemory()
+	}
 	d, err := wal.NewDecoder(s.decoder)
 	if err != nil {
 		l.err = err
 		return
 	}
-	for _, stretch := range [][2]pg.LSN{{l.from, l.end}, {l.end, l.to}} {
+	tail := min(l.end+tailBytes, l.to)
+	for _, stretch := range [][2]pg.LSN{{l.from, l.end}, {l.end, tail}, {tail, l.to}} {
 		for p, err := range s.pieces(ctx, stretch[0], stretch[1]) {
 			if err == nil {
 				err = d.Feed(p.LSN, p.Data)
@@ -122,37 +139,23 @@ func (s *source) take(d *wal.Decoder, l *lane) (done bool, err error) {
 	}
 }
 
-// of is what a transaction did in this lane.
-func (l *lane) of(xid uint32, at pg.LSN) *part {
-	if l.recent != nil && l.xid == xid {
-		return l.recent
+// done takes back a lane's memory once it was merged.
+func (s *source) done(l *lane) {
+	for i := range l.steps {
+		l.parts.again(l.steps[i].part)
 	}
-	p, ok := l.parts[xid]
-	if !ok {
-		p = &part{files: map[pg.RelFile]*counts{}, first: at}
-		l.parts[xid] = p
-	}
-	l.recent, l.xid, l.recentCount = p, xid, nil
-	return p
-}
-
-func (l *lane) rows(p *part, f pg.RelFile) *counts {
-	if l.recentCount != nil && l.recentFile == f {
-		return l.recentCount
-	}
-	c, ok := p.files[f]
-	if !ok {
-		c = &counts{}
-		p.files[f] = c
-	}
-	l.recentFile, l.recentCount = f, c
-	return c
+	clear(l.steps)
+	l.steps, l.memory.ended = l.steps[:0], 0
+	s.pool.Put(l.memory)
+	l.memory = nil
 }
 
 // record adds one record.
 func (s *source) record(r *wal.Record, l *lane) error {
+	var p *part
 	if r.Xid != 0 {
-		l.of(r.Xid, r.LSN).bytes += int64(r.TotalLen)
+		p = l.parts.of(r.Xid)
+		p.bytes += int64(r.TotalLen)
 	}
 	switch r.Rmgr {
 	case wal.RmgrHeap, wal.RmgrHeap2:
@@ -160,11 +163,12 @@ func (s *source) record(r *wal.Record, l *lane) error {
 		if err != nil {
 			return err
 		}
-		if ok && s.catalogs[h.File.Relation] {
+		if ok && s.follows(h.File.Relation) {
 			return s.catalog(r, &h, l)
 		}
-		if ok && r.Xid != 0 {
-			count(l.rows(l.of(r.Xid, r.LSN), h.File), h.Kind, int64(h.Rows))
+		if ok && p != nil {
+			c, _ := p.files.at(h.File)
+			c.count(h.Kind, int64(h.Rows))
 		}
 		if !ok {
 			s.imagesOf(r, l)
@@ -173,7 +177,7 @@ func (s *source) record(r *wal.Record, l *lane) error {
 	case wal.RmgrTransaction:
 		c, ok, err := wal.ParseCommit(r)
 		if err == nil && ok {
-			l.add(r, step{commit: &c})
+			l.finish(r, c)
 		}
 		return err
 	case wal.RmgrStandby:
@@ -215,19 +219,24 @@ func (l *lane) database(r *wal.Record) error {
 	return err
 }
 
-func count(c *counts, kind wal.HeapKind, rows int64) {
-	switch kind {
-	case wal.HeapInsert:
-		c.inserted += rows
-	case wal.HeapUpdate:
-		c.updated += rows
-	case wal.HeapDelete:
-		c.deleted += rows
-	case wal.HeapMove:
-		c.moved += rows
-	case wal.HeapUnmake:
-		c.inserted -= rows
+// finish keeps the end of a transaction, together with what it and its subtransactions did in this lane.
+func (l *lane) finish(r *wal.Record, c wal.Commit) {
+	end := step{commit: l.commit()}
+	*end.commit = c
+	if c.Kind != wal.KindPrepare { // what a prepared one did waits for what becomes of it
+		end.part = l.parts.take(c.Xid)
+		for _, x := range c.SubXids {
+			switch sub := l.parts.take(x); {
+			case sub == nil:
+			case end.part == nil:
+				end.part = sub
+			default:
+				end.part.join(sub)
+				l.parts.again(sub)
+			}
+		}
 	}
+	l.add(r, end)
 }
 
 // catalog keeps a change of a catalog for when its turn comes.
@@ -243,7 +252,7 @@ func (s *source) catalog(r *wal.Record, h *wal.HeapChange, l *lane) error {
 func (s *source) imagesOf(r *wal.Record, l *lane) {
 	for i := range r.Blocks {
 		b := &r.Blocks[i]
-		if !b.HasImage || b.Fork != pg.ForkMain || !s.catalogs[b.File.Relation] {
+		if !b.HasImage || b.Fork != pg.ForkMain || !s.follows(b.File.Relation) {
 			continue
 		}
 		page, err := s.images.Page(b)

@@ -234,6 +234,32 @@ func (n *names) file(f pg.RelFile, by map[uint32]bool) (relation, bool) {
 	return latest(d.byFile[f.Relation], by)
 }
 
+// certain tells whether latest is the same for all transactions.
+func certain(all []version) bool { return len(all) <= 1 || all[len(all)-1].committed }
+
+// settled tells whether all transactions see a file under the same names.
+func (n *names) settled(f pg.RelFile) bool {
+	d, ok := n.databases[f.Database]
+	if !ok {
+		return true
+	}
+	list := d.byFile[f.Relation]
+	for hops := 0; hops <= maxHops; hops++ {
+		if !certain(list) {
+			return false
+		}
+		r, ok := latest(list, nil)
+		if !ok || !r.partition {
+			break
+		}
+		list = d.byOID[d.parents[r.oid]]
+	}
+	return true
+}
+
+// maxHops is how deep partitions of partitions are followed.
+const maxHops = 32
+
 // qualified is a relation's name with its schema, and root the partitioned table that it is a part of, if it is one.
 func (n *names) qualified(db pg.OID, r relation, by map[uint32]bool) (name, root string) {
 	d := n.database(db)
@@ -245,7 +271,7 @@ func (n *names) qualified(db pg.OID, r relation, by map[uint32]bool) (name, root
 		return space + "." + r.name
 	}
 	top := r
-	for hops := 0; top.partition && hops < 32; hops++ {
+	for hops := 0; top.partition && hops < maxHops; hops++ {
 		parent, ok := latest(d.byOID[d.parents[top.oid]], by)
 		if !ok {
 			break

@@ -190,11 +190,14 @@ func less(a, b *Transaction) bool {
 	return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(b.LSN, a.LSN)) < 0
 }
 
-func (t *top) add(v Transaction) {
-	if len(t.all) == t.keep && less(&v, &t.all[0]) {
+// add takes a transaction, of which it copies what it keeps.
+func (t *top) add(v *Transaction) {
+	if len(t.all) == t.keep && less(v, &t.all[0]) {
 		return
 	}
-	heap.Push(t, v)
+	own := *v
+	own.Tables = slices.Clone(v.Tables)
+	heap.Push(t, own)
 	if len(t.all) > t.keep {
 		heap.Pop(t)
 	}

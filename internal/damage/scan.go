@@ -44,41 +44,64 @@ func Scan(ctx context.Context, o Options) (Report, error) {
 	if o.Progress == nil {
 		o.Progress = progress.Silent{}
 	}
-	window, err := archive.RestorableWindow(ctx, o.Repo, o.Cluster)
+	p, err := prepare(ctx, &o)
 	if err != nil {
 		return Report{}, err
+	}
+	m := newMerger(o.Filter, p.names, o.Keep, o.Interval)
+	m.report.From, m.report.To, m.report.StartLSN = o.Filter.From, o.Filter.To, p.base.StartLSN
+	o.Progress.Stage("read WAL", int64(p.end-p.base.StartLSN))
+	if err := run(ctx, &p.source, m, p.base.StartLSN, p.end, o); err != nil {
+		return Report{}, err
+	}
+	return m.finish(), nil
+}
+
+// prepared is what a scan knows before it reads WAL.
+type prepared struct {
+	base   repo.Backup // at whose start it begins
+	end    pg.LSN      // where the WAL ends
+	names  *names
+	source source
+}
+
+func prepare(ctx context.Context, o *Options) (*prepared, error) {
+	window, err := archive.RestorableWindow(ctx, o.Repo, o.Cluster)
+	if err != nil {
+		return nil, err
 	}
 	tli, err := archive.NewestTimeline(ctx, o.Repo, o.Cluster.Name)
 	if err != nil {
-		return Report{}, err
+		return nil, err
 	}
 	history, err := archive.History(ctx, o.Repo, o.Cluster.Name, tli)
 	if err != nil {
-		return Report{}, err
+		return nil, err
 	}
-	base, err := begin(ctx, o, history)
+	base, err := begin(ctx, *o, history)
 	if err != nil {
-		return Report{}, err
+		return nil, err
 	}
 	n, err := fromBackup(ctx, o.Repo, base)
 	if err != nil {
-		return Report{}, err
+		return nil, err
 	}
 	end := window.LatestLSN
 	if durable, err := archive.DurableEnd(ctx, o.Repo, o.Cluster, tli); err == nil {
 		end = max(end, durable)
 	}
 	reader := &archive.Reader{Repo: o.Repo, Cluster: o.Cluster, Path: history}
-	s := &source{pieces: reader.Pieces, catalogs: n.catalogs(), images: &wal.Images{},
-		decoder: wal.Config{SystemID: o.Cluster.SystemIdentifier, SegmentSize: o.Cluster.SegmentSize, Major: base.Version / 10000}}
-	m := newMerger(o.Filter, n, o.Keep, o.Interval)
-	m.report.From, m.report.To, m.report.StartLSN = o.Filter.From, o.Filter.To, base.StartLSN
-	o.Progress.Stage("read WAL", int64(end-base.StartLSN))
-	if err := run(ctx, s, m, base.StartLSN, end, o); err != nil {
-		return Report{}, err
+	catalogs, moved := n.catalogs(), false
+	for file := range catalogs {
+		moved = moved || file >= firstUserOID
 	}
-	return m.finish(), nil
+	return &prepared{base: base, end: end, names: n, source: source{pieces: reader.Pieces, catalogs: catalogs, moved: moved, images: &wal.Images{},
+		decoder: wal.Config{SystemID: o.Cluster.SystemIdentifier, SegmentSize: o.Cluster.SegmentSize, Major: base.Version / 10000, PassOver: indifferent}}}, nil
 }
+
+// indifferent are the resource managers of which the scan only counts the bytes.
+var indifferent = wal.Rmgrs(wal.RmgrStorage, wal.RmgrCLOG, wal.RmgrTablespace, wal.RmgrMultiXact, wal.RmgrBtree, wal.RmgrHash, wal.RmgrGin, wal.RmgrGist,
+	wal.RmgrSequence, wal.RmgrSPGist, wal.RmgrBRIN, wal.RmgrCommitTs, wal.RmgrReplicationOrigin, wal.RmgrGeneric, wal.RmgrLogicalMessage)
 
 // begin is the backup to begin at: the newest on the path that was complete at the filter's begin, or the oldest.
 func begin(ctx context.Context, o Options, path pg.History) (repo.Backup, error) {
@@ -117,7 +140,7 @@ func run(ctx context.Context, s *source, m *merger, from, to pg.LSN, o Options) 
 		defer close(queue)
 		for at := from; at < to; {
 			size := pg.LSN(o.Cluster.SegmentSize)
-			end := min(at-at%size+laneSegments*size, to)
+			end := min(at-at%size+max(size, laneBytes/size*size), to)
 			f := future{&lane{from: at, end: end, to: to}, make(chan struct{})}
 			select {
 			case slots <- struct{}{}:
@@ -144,6 +167,7 @@ func run(ctx context.Context, s *source, m *merger, from, to pg.LSN, o Options) 
 			if !yield(f.lane) {
 				return
 			}
+			s.done(f.lane)
 			o.Progress.Add(int64(f.end - f.from))
 		}
 	})

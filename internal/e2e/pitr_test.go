@@ -41,8 +41,13 @@ func pointInTime(t *testing.T, v pgtest.Version, f flavour, seed uint64) {
 	r := newRig(t, v, f)
 	r.server.Pgbench("-i", "-q", "-s", "1")
 	receiver := r.receive()
+	streamed := r.elsewhere()
 	l := newLedger(t, r.server, seed)
-	first := r.load(l, func() { r.run("backup", "src", "--mode", "files") }, func() { r.run("backup", "src", "--mode", "stream") }, func() {
+	first := r.load(l, func() { r.run("backup", "src", "--mode", "files") }, func() {
+		if out := r.run("backup", "src", "--mode", "stream"); !strings.Contains(out, streamed) {
+			t.Errorf("%q is not in\n%s", streamed, out)
+		}
+	}, func() {
 		var b repo.Backup
 		r.runJSON(&b, "backup", "src", "--mode", "files")
 		if !b.Incremental || b.ReadWAL == 0 || b.Read >= b.Size {
@@ -61,6 +66,32 @@ func pointInTime(t *testing.T, v pgtest.Version, f flavour, seed uint64) {
 	}
 	receiver.stop()
 	r.run("verify", "src", "--read-data", "all")
+}
+
+// elsewhere does what `pileus check` advises where the server's files cannot be read, and returns what a backup over the
+// replication protocol says from then on.
+func (r *rig) elsewhere() string {
+	r.t.Helper()
+	if r.server.Version.Major < 17 {
+		return "every page was read: over the replication protocol"
+	}
+	var before string
+	edit(r.t, r.config, func(s string) string {
+		before = s
+		return strings.Replace(s, "#data_dir: auto", "data_dir: never", 1)
+	})
+	const advice = "ALTER SYSTEM SET summarize_wal = on;"
+	if out, _, _ := r.try("check", "src"); !strings.Contains(out, advice) {
+		r.t.Errorf("check does not advise %s\n%s", advice, out)
+	}
+	r.server.Exec(advice)
+	r.server.Exec("SELECT pg_reload_conf()")
+	pgtest.WaitFor(r.t, "the setting", func() bool { return r.server.Query("SHOW summarize_wal") == "on" })
+	if out, _, _ := r.try("check", "src"); strings.Contains(out, advice) {
+		r.t.Errorf("check still advises %s\n%s", advice, out)
+	}
+	edit(r.t, r.config, func(string) string { return before })
+	return "received: what changed since"
 }
 
 // load runs pgbench and the ledger while the backups are taken one after the

@@ -83,6 +83,18 @@ func (b *BackupLabel) set(key, value string) (err error) {
 	return err
 }
 
+// CompleteLabel is the content of backup_label for a backup that was put together from an incremental
+// one: without the lines for which the server would refuse to start from it.
+func CompleteLabel(content string) string {
+	var b strings.Builder
+	for line := range strings.Lines(content) {
+		if !strings.HasPrefix(line, "INCREMENTAL FROM LSN: ") && !strings.HasPrefix(line, "INCREMENTAL FROM TLI: ") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
 func parseTimeline(s string) (TimelineID, error) {
 	n, err := strconv.ParseUint(s, 10, 32)
 	if err != nil || n == 0 {

@@ -37,6 +37,9 @@ func TestBackupLabel(t *testing.T) {
 	if err != nil || got.IncrementalFrom != 0x1000028 || got.IncrementalTLI != 1 || string(got.Render()) != incremental {
 		t.Errorf("%+v, %v", got, err)
 	}
+	if complete := CompleteLabel(incremental); complete != fullLabel {
+		t.Errorf("%q", complete)
+	}
 	// A label may hold line breaks and so imitate lines that follow; these may not win over the server's earlier ones.
 	got, err = ParseBackupLabel([]byte(fullLabel[:len(fullLabel)-len("START TIMELINE: 1\n")] + "CHECKPOINT LOCATION: 9/9\nSTART TIMELINE: 1\n"))
 	if err != nil || got.Checkpoint != 0x2000060 {

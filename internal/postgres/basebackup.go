@@ -22,6 +22,9 @@ type BaseBackupOptions struct {
 	// VerifyChecksums lets the server check pages as it reads. Off is the
 	// default here: who reads the stream checks every page anyway and can name it.
 	VerifyChecksums bool
+	// Incremental leaves out what the backup has whose manifest was uploaded on this session: see
+	// UploadManifest and IncrementalHead. PostgreSQL 17 and later, with summarize_wal.
+	Incremental bool
 }
 
 // BaseBackup is a running BASE_BACKUP. Read it in this order: Next until io.EOF, each Archive to
@@ -67,6 +70,9 @@ func (r *ReplConn) StartBaseBackup(ctx context.Context, opts BaseBackupOptions) 
 	version, err := r.versionNum(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("start base backup: %w", err)
+	}
+	if opts.Incremental && version < 170000 {
+		return nil, errors.New("start base backup: only PostgreSQL 17 and later send incremental ones")
 	}
 	b := &BaseBackup{r: r, ctx: ctx, framed: version >= 150000, Size: -1}
 	if err := r.send(ctx, baseBackupCommand(version, opts)); err != nil {
@@ -125,6 +131,9 @@ func baseBackupCommand(version int, o BaseBackupOptions) string {
 	cmd += ", TABLESPACE_MAP"
 	if !o.VerifyChecksums {
 		cmd += ", VERIFY_CHECKSUMS 0"
+	}
+	if o.Incremental {
+		cmd += ", INCREMENTAL"
 	}
 	return cmd + ", MANIFEST 'no')"
 }

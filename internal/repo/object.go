@@ -175,7 +175,8 @@ func (r *Repository) newObjectReader(src io.Reader, kind Kind, key string) (*obj
 func (o *objectReader) Read(p []byte) (int, error) {
 	for len(o.plain) == 0 {
 		if o.err == nil {
-			o.err = o.next()
+			o.buf, o.err = o.next(o.buf)
+			o.plain = o.buf
 		}
 		if o.err != nil {
 			return 0, o.err
@@ -186,39 +187,54 @@ func (o *objectReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (o *objectReader) next() error {
+// ReadFrame is that of Frames.
+func (o *objectReader) ReadFrame(buf []byte) ([]byte, error) {
+	if len(o.plain) > 0 {
+		buf = append(buf[:0], o.plain...)
+		o.plain = nil
+		return buf, nil
+	}
+	if o.err == nil {
+		buf, o.err = o.next(buf)
+	}
+	return buf, o.err
+}
+
+// next reads a frame into buf.
+func (o *objectReader) next(buf []byte) ([]byte, error) {
 	var head [frameHeader]byte
 	if _, err := io.ReadFull(o.src, head[:4]); err != nil {
-		return o.broken(err, "it ends in the middle")
+		return nil, o.broken(err, "it ends in the middle")
 	}
 	length := binary.LittleEndian.Uint32(head[:])
 	if length == endMark {
-		return o.end()
+		return nil, o.end()
 	}
 	if _, err := io.ReadFull(o.src, head[4:]); err != nil {
-		return o.broken(err, "it ends in the middle")
+		return nil, o.broken(err, "it ends in the middle")
 	}
 	plain, codec := int(binary.LittleEndian.Uint32(head[4:])), Codec(head[8])
 	if length > maxFrameStore || plain > maxPlain || plain == 0 {
-		return damaged(o.key, "frame %d has impossible lengths", o.frame)
+		return nil, damaged(o.key, "frame %d has impossible lengths", o.frame)
 	}
 	o.stored = resize(o.stored, int(length))
 	if _, err := io.ReadFull(o.src, o.stored); err != nil {
-		return o.broken(err, "it ends in the middle")
+		return nil, o.broken(err, "it ends in the middle")
 	}
-	packed, err := o.r.keys.opened(o.opened[:0], o.stored, frameAAD(o.kind, o.frame, codec, plain, o.key))
-	if err != nil {
-		return damaged(o.key, "frame %d: %v", o.frame, err)
+	packed, err := o.stored, error(nil)
+	if o.r.keys.seal != nil {
+		if packed, err = o.r.keys.opened(o.opened[:0], o.stored, frameAAD(o.kind, o.frame, codec, plain, o.key)); err != nil {
+			return nil, damaged(o.key, "frame %d: %v", o.frame, err)
+		}
+		o.opened = packed
 	}
-	o.opened = packed
-	if o.buf, err = o.r.code.unpack(o.buf[:0], packed, codec, plain); err != nil {
-		return damaged(o.key, "frame %d: %v", o.frame, err)
+	if buf, err = o.r.code.unpack(buf[:0], packed, codec, plain); err != nil {
+		return nil, damaged(o.key, "frame %d: %v", o.frame, err)
 	}
-	o.plain = o.buf
-	o.hash.Write(o.plain) // a hash never fails
+	o.hash.Write(buf) // a hash never fails
 	o.total += uint64(plain)
 	o.frame++
-	return nil
+	return buf, nil
 }
 
 func (o *objectReader) end() error {
@@ -282,13 +298,21 @@ func (r *Repository) putObject(ctx context.Context, key string, kind Kind, fill 
 	return r.store.Put(ctx, key, body)
 }
 
+// Frames reads an object, also frame by frame.
+type Frames interface {
+	io.ReadCloser
+	// ReadFrame yields the next frame, or what Read left of the current one, in buf or, where that is too small, in memory
+	// of its own: for those who would copy it anyway. A frame has up to 4 MiB. Errors are those of Read.
+	ReadFrame(buf []byte) ([]byte, error)
+}
+
 type objectFile struct {
 	*objectReader
 	io.Closer
 }
 
 // openObject opens an object for reading. Absent: ErrNotFound.
-func (r *Repository) openObject(ctx context.Context, key string, kind Kind) (io.ReadCloser, error) {
+func (r *Repository) openObject(ctx context.Context, key string, kind Kind) (Frames, error) {
 	rc, err := r.store.Get(ctx, key, 0, -1)
 	if err != nil {
 		if errors.Is(err, store.ErrNotFound) {

@@ -77,7 +77,7 @@ func (r *Repository) sameContent(ctx context.Context, key string, kind Kind, bod
 
 // OpenSegment opens a complete segment. io.EOF from it means that all of it was
 // read and is right. Absent: ErrNotFound.
-func (r *Repository) OpenSegment(ctx context.Context, cluster string, s pg.Segment) (io.ReadCloser, error) {
+func (r *Repository) OpenSegment(ctx context.Context, cluster string, s pg.Segment) (Frames, error) {
 	return r.openObject(ctx, segmentKey(cluster, s), KindSegment)
 }
 

@@ -20,6 +20,10 @@ type Config struct {
 	SegmentSize int64         // bytes
 	Timeline    pg.TimelineID // newest timeline allowed; 0: any. Segments begin with pages of older ones after a switch
 	Major       int           // 13 to 18; 0: learn it from the first page, which works unless input starts within a page
+
+	// PassOver are resource managers of whose records only the header is wanted. They are verified all the same, but
+	// have no Blocks and no MainData. RmgrXLOG must not be among them: the decoder needs it itself.
+	PassOver RmgrSet
 }
 
 // Decoder turns WAL, fed in pieces of any size, into records.
@@ -69,6 +73,9 @@ func NewDecoder(cfg Config) (*Decoder, error) {
 	}
 	if cfg.Major != 0 && (cfg.Major < 13 || cfg.Major > 18) {
 		return nil, fmt.Errorf("decode WAL: PostgreSQL %d is not supported, only 13 to 18 are", cfg.Major)
+	}
+	if cfg.PassOver.Has(RmgrXLOG) {
+		return nil, fmt.Errorf("decode WAL: the records of %s cannot be passed over", RmgrXLOG)
 	}
 	return &Decoder{cfg: cfg, major: cfg.Major}, nil
 }
@@ -332,7 +339,7 @@ func (d *Decoder) yield(raw []byte) error {
 	}
 	r := &d.rec
 	r.LSN, r.Timeline, r.Major = d.start, d.startTLI, d.major
-	if err := r.parse(raw); err != nil {
+	if err := r.parse(raw, &d.cfg.PassOver); err != nil {
 		return err
 	}
 	d.align()

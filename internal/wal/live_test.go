@@ -166,14 +166,21 @@ func line(r *wal.Record) string {
 
 func padLSN(l pg.LSN) string { return fmt.Sprintf("%X/%08X", uint32(l>>32), uint32(l)) }
 
-// readAll decodes all WAL in the server's directory, fed in uneven pieces.
+// readAll decodes all WAL in the server's directory.
 func readAll(t *testing.T, s *server, control pg.Control) *observed {
+	t.Helper()
+	o := &observed{}
+	o.decoder, o.err = decodeAll(t, s, control, func(r *wal.Record) { o.take(t, r) })
+	return o
+}
+
+// decodeAll hands out the records of all WAL in the server's directory, which is fed in uneven pieces, and says why it ended.
+func decodeAll(t *testing.T, s *server, control pg.Control, do func(*wal.Record)) (*wal.Decoder, error) {
 	t.Helper()
 	d, err := wal.NewDecoder(wal.Config{SystemID: control.SystemID, SegmentSize: control.WALSegmentSize, Timeline: control.CheckpointTimeline})
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &observed{decoder: d}
 	piece := 1
 	for _, seg := range s.segments(t, control.CheckpointTimeline, control.WALSegmentSize) {
 		pos := seg.Start()
@@ -186,18 +193,17 @@ func readAll(t *testing.T, s *server, control pg.Control) *observed {
 			for {
 				r, ok, err := d.Next()
 				if err != nil {
-					o.err = err
-					return o
+					return d, err
 				}
 				if !ok {
 					break
 				}
-				o.take(t, r)
+				do(r)
 			}
 			pos, b = pos+pg.LSN(n), b[n:]
 		}
 	}
-	return o
+	return d, nil
 }
 
 // check compares with what the workload is known to have done.

@@ -75,6 +75,8 @@ type BlockRef struct {
 	HoleOffset, HoleLength uint16 // bytes of zeros left out of the image
 
 	Data []byte // what the resource manager needs to redo the change
+
+	imageLen, dataLen uint16 // bytes, while the record is taken apart
 }
 
 // Block identifiers in a record that are not blocks.
@@ -94,8 +96,9 @@ const (
 )
 
 // parse verifies the CRC of the record in raw, which holds at least a header,
-// and takes it apart. LSN and Major have to be set. Source: DecodeXLogRecord.
-func (r *Record) parse(raw []byte) error {
+// and takes it apart, or only its header where its resource manager is passed over. LSN and Major have to be
+// set. Source: DecodeXLogRecord.
+func (r *Record) parse(raw []byte, pass *RmgrSet) error {
 	le := binary.LittleEndian
 	want, got := le.Uint32(raw[20:]), crc32.Update(crc32.Update(0, castagnoli, raw[recordHeader:]), castagnoli, raw[:20])
 	if want != got {
@@ -104,12 +107,13 @@ func (r *Record) parse(raw []byte) error {
 	r.TotalLen, r.Xid, r.Prev = le.Uint32(raw), le.Uint32(raw[4:]), pg.LSN(le.Uint64(raw[8:]))
 	r.Info, r.Rmgr = raw[16], RmgrID(raw[17])
 	r.TopXid, r.Origin, r.MainData, r.Blocks = 0, 0, nil, r.Blocks[:0]
+	if pass.Has(r.Rmgr) {
+		return nil
+	}
 
 	b := raw[recordHeader:]
 	short := func() error { return damage(r.LSN, "record's parts do not add up to its length, %d", r.TotalLen) }
-	var payload, mainLen, n int
-	var imageLen [maxBlocks]uint16
-	var dataLen [maxBlocks]uint16
+	var payload, mainLen int
 headers:
 	for len(b) > payload {
 		switch id := b[0]; {
@@ -124,16 +128,16 @@ headers:
 		case id == idTopXid && len(b) >= 5:
 			r.TopXid, b = le.Uint32(b[1:]), b[5:]
 		case id < maxBlocks:
+			n := len(r.Blocks)
 			if n > 0 && id <= r.Blocks[n-1].ID {
 				return damage(r.LSN, "block reference %d is out of order", id)
 			}
 			r.Blocks = append(r.Blocks, BlockRef{ID: id})
 			var err error
-			if imageLen[n], dataLen[n], b, err = r.parseBlock(b); err != nil {
+			if b, err = r.parseBlock(b); err != nil {
 				return err
 			}
-			payload += int(imageLen[n]) + int(dataLen[n])
-			n++
+			payload += int(r.Blocks[n].imageLen) + int(r.Blocks[n].dataLen)
 		case id >= idTopXid:
 			return short()
 		default:
@@ -144,61 +148,60 @@ headers:
 		return short()
 	}
 	for i := range r.Blocks {
-		k, l := int(imageLen[i]), int(dataLen[i])
-		if k > 0 {
-			r.Blocks[i].Image, b = b[:k:k], b[k:]
+		blk := &r.Blocks[i]
+		if k := int(blk.imageLen); k > 0 {
+			blk.Image, b = b[:k:k], b[k:]
 		}
-		if l > 0 {
-			r.Blocks[i].Data, b = b[:l:l], b[l:]
+		if k := int(blk.dataLen); k > 0 {
+			blk.Data, b = b[:k:k], b[k:]
 		}
 	}
 	r.MainData = b
 	return nil
 }
 
-// parseBlock reads the header of the last of r.Blocks, and returns how long its
-// image and data are, and what follows the header.
-func (r *Record) parseBlock(b []byte) (imageLen, dataLen uint16, rest []byte, err error) {
+// parseBlock reads the header of the last of r.Blocks, and returns what follows it.
+func (r *Record) parseBlock(b []byte) (rest []byte, err error) {
 	le := binary.LittleEndian
 	blk := &r.Blocks[len(r.Blocks)-1]
-	short := func() (uint16, uint16, []byte, error) {
-		return 0, 0, nil, damage(r.LSN, "record ends within block reference %d", blk.ID)
+	short := func() ([]byte, error) {
+		return nil, damage(r.LSN, "record ends within block reference %d", blk.ID)
 	}
 	if len(b) < 4 {
 		return short()
 	}
 	flags := b[1]
-	dataLen, b = le.Uint16(b[2:]), b[4:]
+	blk.dataLen, b = le.Uint16(b[2:]), b[4:]
 	blk.Fork, blk.WillInit, blk.HasImage = pg.Fork(flags&0x0F), flags&blockWillInit != 0, flags&blockHasImage != 0
-	if (flags&blockHasData != 0) != (dataLen > 0) {
-		return 0, 0, nil, damage(r.LSN, "block reference %d contradicts itself: flags %02X, %d bytes of data", blk.ID, flags, dataLen)
+	if (flags&blockHasData != 0) != (blk.dataLen > 0) {
+		return nil, damage(r.LSN, "block reference %d contradicts itself: flags %02X, %d bytes of data", blk.ID, flags, blk.dataLen)
 	}
 	if blk.HasImage {
 		if len(b) < 5 {
 			return short()
 		}
-		imageLen, blk.HoleOffset = le.Uint16(b), le.Uint16(b[2:])
+		blk.imageLen, blk.HoleOffset = le.Uint16(b), le.Uint16(b[2:])
 		info := b[4]
 		b = b[5:]
 		blk.Apply, blk.Compression = imageInfo(info, r.Major)
 		hole := info&imageHasHole != 0
 		switch {
 		case blk.Compression == Uncompressed:
-			blk.HoleLength = pageSize - imageLen
+			blk.HoleLength = pageSize - blk.imageLen
 		case hole:
 			if len(b) < 2 {
 				return short()
 			}
 			blk.HoleLength, b = le.Uint16(b), b[2:]
 		}
-		whole := imageLen == pageSize && blk.Compression == Uncompressed && blk.HoleOffset == 0
-		cut := int(blk.HoleOffset)+int(blk.HoleLength) <= pageSize && imageLen > 0 && imageLen < pageSize
+		whole := blk.imageLen == pageSize && blk.Compression == Uncompressed && blk.HoleOffset == 0
+		cut := int(blk.HoleOffset)+int(blk.HoleLength) <= pageSize && blk.imageLen > 0 && blk.imageLen < pageSize
 		sound := cut && blk.HoleOffset > 0 && blk.HoleLength > 0
 		if !hole {
 			sound = whole || cut && blk.Compression != Uncompressed && blk.HoleOffset == 0
 		}
 		if !sound {
-			return 0, 0, nil, damage(r.LSN, "block reference %d has an impossible image: info %02X, %d bytes, hole of %d at %d", blk.ID, info, imageLen, blk.HoleLength, blk.HoleOffset)
+			return nil, damage(r.LSN, "block reference %d has an impossible image: info %02X, %d bytes, hole of %d at %d", blk.ID, info, blk.imageLen, blk.HoleLength, blk.HoleOffset)
 		}
 	}
 	if flags&blockSameRel == 0 {
@@ -210,13 +213,13 @@ func (r *Record) parseBlock(b []byte) (imageLen, dataLen uint16, rest []byte, er
 	} else if len(r.Blocks) > 1 {
 		blk.File = r.Blocks[len(r.Blocks)-2].File
 	} else {
-		return 0, 0, nil, damage(r.LSN, "first block reference has no relation")
+		return nil, damage(r.LSN, "first block reference has no relation")
 	}
 	if len(b) < 4 {
 		return short()
 	}
 	blk.Block = le.Uint32(b)
-	return imageLen, dataLen, b[4:], nil
+	return b[4:], nil
 }
 
 const imageHasHole = 0x01

@@ -45,7 +45,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add(uint8(3), uint8(RmgrRelMap), uint8(0), mainData([]byte("\x05\x00\x00\x00\x7f\x06\x00\x00\x10\x00\x00\x00\x17\x27\x59\x00\x01\x00\x00\x00\xeb\x04\x00\x00\x01\x40\x00\x00")))
 	f.Fuzz(func(t *testing.T, major, rmgr, info uint8, body []byte) {
 		r := Record{LSN: 0x1000028, Major: 13 + int(major%6)}
-		if r.parse(sealed(RmgrID(rmgr), info, 0x1000000, body)) != nil {
+		if r.parse(sealed(RmgrID(rmgr), info, 0x1000000, body), &RmgrSet{}) != nil {
 			return
 		}
 		size := 0

@@ -38,6 +38,20 @@ func (id RmgrID) valid(major int) bool {
 	return id <= RmgrLogicalMessage || major >= 15 && id >= firstCustomRmgr
 }
 
+// RmgrSet is a set of resource managers.
+type RmgrSet [4]uint64
+
+// Rmgrs makes a set.
+func Rmgrs(ids ...RmgrID) (s RmgrSet) {
+	for _, id := range ids {
+		s[id/64] |= 1 << (id % 64)
+	}
+	return s
+}
+
+// Has tells whether id is in the set.
+func (s *RmgrSet) Has(id RmgrID) bool { return s[id/64]>>(id%64)&1 != 0 }
+
 // String is the name that pg_waldump prints.
 func (id RmgrID) String() string {
 	names := [...]string{
