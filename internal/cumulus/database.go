@@ -12,9 +12,10 @@ import (
 
 // DisableRules makes every rule of a restored database disabled, before anything is pointed at it: those rows say what was
 // enabled at the moment that was restored, while AWS is halted, and sqs rules go live by themselves. It returns how many
-// were enabled.
+// were enabled. As the API does it, an sns rule also loses the ARN of its subscription, which is gone: the API refuses to
+// enable one that has it.
 func DisableRules(ctx context.Context, conn *pgx.Conn) (int64, error) {
-	tag, err := conn.Exec(ctx, "UPDATE public.rules SET enabled = false WHERE enabled")
+	tag, err := conn.Exec(ctx, "UPDATE public.rules SET enabled = false, arn = CASE type WHEN 'sns' THEN NULL ELSE arn END WHERE enabled")
 	if err != nil {
 		return 0, fmt.Errorf("disable the rules of the restored database: %w", err)
 	}
