@@ -7,7 +7,8 @@
 //	files mode   pg_backup_start, read the files in parallel, pg_backup_stop
 //	stream mode  BASE_BACKUP; the server reads the files and sends tar archives
 //	parent       an earlier backup whose equal chunks are referred to, not stored again
-//	incremental  files mode in which only pages are read that WAL says changed since the parent
+//	incremental  only pages are read that changed since the parent: in files mode as the archived WAL
+//	             says, in stream mode as the server's own summaries of it say
 //	damage       a page whose checksum is wrong and that WAL replay will not mend
 //	horizon      the end of WAL: a page changed between the backup's start and there is
 //	             written whole in the WAL, so replay mends it whatever state it was read in

@@ -90,7 +90,7 @@ func prepare(ctx context.Context, o *Options) (*prepared, error) {
 	if durable, err := archive.DurableEnd(ctx, o.Repo, o.Cluster, tli); err == nil {
 		end = max(end, durable)
 	}
-	reader := &archive.Reader{Repo: o.Repo, Cluster: o.Cluster, Path: history}
+	reader := &archive.Reader{Repo: o.Repo, Cluster: o.Cluster, Path: history, Decoded: true}
 	catalogs, moved := n.catalogs(), false
 	for file := range catalogs {
 		moved = moved || file >= firstUserOID
