@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pileus/internal/control"
+	"pileus/internal/recovery"
 	"pileus/internal/service"
 )
 
@@ -39,8 +40,17 @@ standard error, and answers GET /healthz and GET /metrics.`,
 			if err := d.ProbeServers(cmd.Context()); err != nil {
 				log.Warn("restores will be refused", "error", err)
 			}
-			return service.Run(cmd.Context(), service.Options{Deployment: d, Log: log,
-				Ready: func(at net.Addr) { fmt.Fprintf(a.stdout, "serving on %s\n", at) }})
+			o := service.Options{Deployment: d, Log: log, Ready: func(at net.Addr) { fmt.Fprintf(a.stdout, "serving on %s\n", at) }}
+			if d.Config.Recovery.DrillEvery > 0 {
+				j, err := recovery.OpenJournal(cmd.Context(), d.Config.StateDir)
+				if err != nil {
+					return err
+				}
+				defer j.Close()
+				r := recovery.NewRehearser(recovery.New(recovery.Options{Config: d.Config, Journal: j, Log: log, Operator: operator()}))
+				o.Jobs, o.Collectors = append(o.Jobs, r.Run), append(o.Collectors, r)
+			}
+			return service.Run(cmd.Context(), o)
 		},
 	}
 }

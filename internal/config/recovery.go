@@ -36,8 +36,9 @@ type Recovery struct {
 	Cutover               Cutover
 	// Cumulus is set where the application is one; then its API is not empty.
 	Cumulus Cumulus
-	// DrillEvery is how often `pileus serve` rehearses; 0: never.
-	DrillEvery time.Duration
+	// DrillEvery is how often `pileus serve` rehearses a recovery of each of DrillClusters; 0: never.
+	DrillEvery    time.Duration
+	DrillClusters []string
 }
 
 // What Recovery.Provider may be.

@@ -98,9 +98,10 @@ func recoveryFields(r *Recovery) []field {
 			},
 		},
 		{
-			key: "drill_every", doc: "How often `pileus serve` rehearses a recovery of each cluster that is `available`: 7d. Without it: never.",
-			read: readDuration(&r.DrillEvery, time.Hour, 365*day),
+			key: "drill_every", doc: "How often `pileus serve` rehearses a recovery: 7d. Without it: never.",
+			read: readDuration(&r.DrillEvery, time.Minute, 365*day),
 		},
+		{key: "drill_clusters", doc: "The clusters whose recovery is rehearsed, separated by commas.", read: readNames(&r.DrillClusters)},
 	}
 }
 
@@ -217,6 +218,9 @@ func (d *decoder) recovery(r *Recovery, given bool) {
 	}
 	if c := r.Cumulus; (c.API != "" || c.TokenFile != "" || c.Prefix != "") && (c.API == "" || c.TokenFile == "" || c.Prefix == "") {
 		at("recovery.cumulus", "needs api, token_file and prefix")
+	}
+	if (r.DrillEvery > 0) != (len(r.DrillClusters) > 0) {
+		at("recovery.drill_every", "and drill_clusters need each other")
 	}
 	if r.Cutover.Method == CutoverCommands && len(r.Cutover.Commands) == 0 {
 		at("recovery.cutover.commands", "is required by the method commands")

@@ -17,7 +17,7 @@ type collector struct {
 }
 
 // metrics serves what Prometheus reads.
-func (w *watch) metrics() http.Handler {
+func (w *watch) metrics(more ...prometheus.Collector) http.Handler {
 	d := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("pileus_"+name, help, labels, nil)
 	}
@@ -38,6 +38,7 @@ func (w *watch) metrics() http.Handler {
 	}
 	r := prometheus.NewRegistry()
 	r.MustRegister(c, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(more...)
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"pileus/internal/control"
@@ -36,6 +37,10 @@ type Options struct {
 	Log        *slog.Logger
 	// Ready is called once requests are answered, with the address; may be nil.
 	Ready func(addr net.Addr)
+	// Jobs run beside the service, once it listens, until their context ends.
+	Jobs []func(context.Context)
+	// Collectors add to the metrics.
+	Collectors []prometheus.Collector
 }
 
 // Run serves until ctx ends. Error: *BusyError when another process serves the same state folder.
@@ -103,7 +108,7 @@ func (s *service) run(ctx context.Context, dir string, api http.Handler) error {
 	public := http.NewServeMux()
 	public.Handle("/", api)
 	public.HandleFunc("GET /healthz", s.watch.healthz)
-	public.Handle("GET /metrics", s.watch.metrics())
+	public.Handle("GET /metrics", s.watch.metrics(s.o.Collectors...))
 	private := http.NewServeMux()
 	private.HandleFunc("GET /status", s.watch.status)
 
@@ -134,6 +139,9 @@ func (s *service) run(ctx context.Context, dir string, api http.Handler) error {
 		s.o.Ready(tcp.Addr())
 	}
 	notify("READY=1")
+	for _, job := range s.o.Jobs {
+		g.Go(func() error { job(ctx); return nil })
+	}
 	g.Go(func() error {
 		<-ctx.Done()
 		notify("STOPPING=1")
