@@ -328,6 +328,11 @@ func (f *Fleet) ShareSnapshot(ctx context.Context, idOrARN string, add, remove [
 	if s.Type == SnapshotAutomated {
 		return Snapshot{}, fault(CodeSnapshotState, "Automated snapshots cannot be shared: copy %s first.", s.Identifier)
 	}
+	for _, a := range add {
+		if slices.Contains(remove, a) {
+			return Snapshot{}, fault(CodeInvalidCombination, "The account %s cannot be added and removed at once.", a)
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, a := range add {
