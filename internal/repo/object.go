@@ -146,7 +146,7 @@ type objectReader struct {
 	frame  uint64
 	total  uint64
 	hash   *blake3.Hasher // nil: the content is trusted
-	plain  []byte // unread bytes of the current frame
+	plain  []byte         // unread bytes of the current frame
 	buf    []byte
 	stored []byte
 	opened []byte
