@@ -11,7 +11,7 @@ import (
 )
 
 // laneBytes is how much one worker decodes in a row, in whole segments and at least one. What a lane found waits in memory
-// until it is merged: some 10 MiB for each 32 MiB of the smallest transactions.
+// until it is merged: some 350 bytes for each transaction, which is 26 MiB where a lane has 75,000.
 const laneBytes = 32 << 20
 
 // tailBytes is how far behind the end of a lane its last record is looked for at first: far less than
