@@ -92,9 +92,10 @@ func run(ctx context.Context, conn *pgx.Conn, steps []string) error {
 	return tx.Commit(ctx)
 }
 
-const sessionsOf = `SELECT pid, coalesce(usename, ''), coalesce(application_name, ''), coalesce(host(client_addr), ''), backend_type, backend_start
-	FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid() AND backend_type IN ('client backend', 'walsender')
-	AND coalesce(usename, '') <> ALL ($2) ORDER BY backend_start`
+// What an administrator without pg_read_all_stats may not see of a session is NULL; it is a session all the same.
+const sessionsOf = `SELECT pid, usename, coalesce(application_name, ''), coalesce(host(client_addr), ''), coalesce(backend_type, 'client backend'), coalesce(backend_start, 'epoch')
+	FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid() AND coalesce(backend_type, 'client backend') IN ('client backend', 'walsender')
+	AND usename IS NOT NULL AND usename <> ALL ($2) ORDER BY backend_start, pid`
 
 // Sessions lists those on the target that do not belong to the administrator or the exempt.
 func Sessions(ctx context.Context, conn *pgx.Conn, t Target, admin string) ([]Session, error) {

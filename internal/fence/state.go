@@ -32,6 +32,9 @@ type State struct {
 type Target struct {
 	Database string
 	Exempt   []string // roles that keep their access beside the administrator
+	// Application is the role of the application, the only superuser that is kept out, if it is one: others keep
+	// the server itself, and what protects it, working.
+	Application string
 }
 
 // reserved are roles of the provider. RDS's own keep the service working, and cannot be altered.
@@ -78,12 +81,12 @@ func grants(ctx context.Context, conn *pgx.Conn, database string) ([]Grant, erro
 	})
 }
 
-// connecting lists the ordinary roles that can log in and connect although CONNECT were revoked from everybody
-// who is named in the grants: superusers, and those who belong to the administrator or the exempt.
+// connecting lists the roles that could log in and connect although CONNECT were revoked from everybody who is named in
+// the grants: those who belong to the administrator or the exempt, and an application that is a superuser.
 func connecting(ctx context.Context, conn *pgx.Conn, t Target, s State) ([]string, error) {
 	keep := append([]string{s.Admin}, t.Exempt...)
 	rows, err := conn.Query(ctx, `SELECT r.rolname FROM pg_roles r WHERE r.rolcanlogin AND r.rolname <> ALL ($1)
-		AND (r.rolsuper OR EXISTS (SELECT 1 FROM pg_roles k WHERE k.rolname = ANY ($1) AND pg_has_role(r.oid, k.oid, 'USAGE'))) ORDER BY 1`, keep)
+		AND (r.rolsuper AND r.rolname = $2 OR NOT r.rolsuper AND EXISTS (SELECT 1 FROM pg_roles k WHERE k.rolname = ANY ($1) AND pg_has_role(r.oid, k.oid, 'USAGE'))) ORDER BY 1`, keep, t.Application)
 	if err != nil {
 		return nil, err
 	}
@@ -94,8 +97,8 @@ func connecting(ctx context.Context, conn *pgx.Conn, t Target, s State) ([]strin
 // canConnect lists the roles that may log in and have CONNECT, beside those that stay.
 func canConnect(ctx context.Context, conn *pgx.Conn, t Target, admin string) ([]string, error) {
 	keep := append([]string{admin}, t.Exempt...)
-	rows, err := conn.Query(ctx, `SELECT rolname FROM pg_roles WHERE rolcanlogin AND rolname <> ALL ($1)
-		AND has_database_privilege(oid, (SELECT oid FROM pg_database WHERE datname = $2), 'CONNECT') ORDER BY 1`, keep, t.Database)
+	rows, err := conn.Query(ctx, `SELECT rolname FROM pg_roles WHERE rolcanlogin AND rolname <> ALL ($1) AND (NOT rolsuper OR rolname = $3)
+		AND has_database_privilege(oid, (SELECT oid FROM pg_database WHERE datname = $2), 'CONNECT') ORDER BY 1`, keep, t.Database, t.Application)
 	if err != nil {
 		return nil, err
 	}
@@ -124,13 +127,15 @@ func Permitted(ctx context.Context, conn *pgx.Conn, s State) ([]string, error) {
 		lacks = append(lacks, fmt.Sprintf("GRANT pg_signal_backend TO %s", ident(s.Admin)))
 	}
 	for _, role := range s.Roles {
-		var isSuper, admin bool
-		if err := conn.QueryRow(ctx, "SELECT rolsuper, pg_has_role(session_user, oid, 'USAGE WITH ADMIN OPTION') FROM pg_roles WHERE rolname = $1", role).Scan(&isSuper, &admin); err != nil {
+		var isSuper, admin, under bool
+		if err := conn.QueryRow(ctx, "SELECT rolsuper, pg_has_role(session_user, oid, 'USAGE WITH ADMIN OPTION'), pg_has_role(oid, session_user, 'MEMBER') FROM pg_roles WHERE rolname = $1", role).Scan(&isSuper, &admin, &under); err != nil {
 			return nil, fmt.Errorf("read what %s may do: %w", s.Admin, err)
 		}
 		switch {
 		case isSuper:
 			lacks = append(lacks, fmt.Sprintf("ALTER ROLE %s NOSUPERUSER", ident(role)))
+		case version >= 160000 && !admin && under: // he cannot be given the right over who belongs to him
+			lacks = append(lacks, fmt.Sprintf("REVOKE %s FROM %s", ident(s.Admin), ident(role)))
 		case version >= 160000 && !admin:
 			lacks = append(lacks, fmt.Sprintf("GRANT %s TO %s WITH ADMIN OPTION", ident(role), ident(s.Admin)))
 		case !create:

@@ -226,7 +226,7 @@ func outline(c config.Recovery, r Run, s source) []string {
 }
 
 func (e *environment) target() fence.Target {
-	return fence.Target{Database: e.c.Database, Exempt: e.c.ExemptRoles}
+	return fence.Target{Database: e.c.Database, Exempt: e.c.ExemptRoles, Application: e.c.Application.User}
 }
 
 type preflight struct{}
