@@ -342,7 +342,8 @@ func TestRecoverCumulus(t *testing.T) {
 
 	// Aborted after the halt everything is triggered as before.
 	at := before.Format(time.RFC3339Nano)
-	if _, stderr, code := a.try("recover", "cumulus", "--as", "cumulus-2", "--to", at, "--yes", "--pause-after", "fence"); code != 7 || !strings.Contains(stderr, "paused after fence") {
+	_, stderr, code := a.try("recover", "cumulus", "--as", "cumulus-2", "--to", at, "--yes", "--pause-after", "fence")
+	if code != 7 || !strings.Contains(stderr, "paused after fence") {
 		t.Fatalf("exit %d\n%s", code, stderr)
 	}
 	if halted := a.triggers(); strings.Contains(halted, " Enabled") || strings.Contains(halted, "subscription") || strings.Contains(halted, "ENABLED") {
@@ -354,10 +355,32 @@ func TestRecoverCumulus(t *testing.T) {
 	a.run("run", "abort", runs[0].ID)
 	a.same("aborted", rules, triggers)
 
+	// A rule that is edited while ingest is halted is left to a person; the others come back.
+	if _, _, code := a.try("recover", "cumulus", "--as", "cumulus-2", "--to", at, "--yes", "--pause-after", "halt"); code != 7 {
+		t.Fatalf("paused after halt: exit %d", code)
+	}
+	if status, text := a.call(http.MethodPatch, "/rules/hourly", `{"name":"hourly","rule":{"value":"rate(2 hours)"}}`); status != http.StatusOK {
+		t.Fatalf("edit a rule: %d %s", status, text)
+	}
+	a.runJSON(&runs, "run", "list")
+	out, _, code := a.try("run", "abort", runs[0].ID)
+	if code != 0 {
+		t.Errorf("exit %d %s", code, out)
+	}
+	if shown := a.run("run", "show", runs[0].ID); !strings.Contains(shown, "rule hourly was scheduled of rate(1 hour)") {
+		t.Errorf("nobody is told of the edited rule:\n%s", shown)
+	}
+	for _, body := range []string{`{"name":"hourly","rule":{"value":"rate(1 hour)"}}`, `{"name":"hourly","state":"ENABLED"}`} {
+		if status, text := a.call(http.MethodPatch, "/rules/hourly", body); status != http.StatusOK {
+			t.Fatalf("mend the rule: %d %s", status, text)
+		}
+	}
+	a.same("mended", rules, triggers)
+
 	// A stuck execution stops the drain, until an operator decides.
 	arn := "arn:aws:states:us-east-1:123456789012:execution:localrun-IngestGranule:stuck"
 	a.request(http.MethodPost, a.stub+"/_stub/execution?status=RUNNING&arn="+arn, nil, "")
-	_, stderr, code := a.try("recover", "cumulus", "--as", "cumulus-2", "--to", at, "--yes", "--stop-before", "resume")
+	_, stderr, code = a.try("recover", "cumulus", "--as", "cumulus-2", "--to", at, "--yes", "--stop-before", "resume")
 	if code != 7 || !strings.Contains(stderr, "1 Step Functions executions") {
 		t.Fatalf("a stuck execution: exit %d\n%s", code, stderr)
 	}
@@ -379,7 +402,7 @@ func TestRecoverCumulus(t *testing.T) {
 		t.Errorf("%s granules, want %s", got, granules)
 	}
 	a.serveAPI(restored) // which is how its clients are sent there
-	out := a.run("run", "resume", runs[0].ID)
+	out = a.run("run", "resume", runs[0].ID)
 	a.same("recovered", rules, triggers)
 	for _, op := range []string{"DeleteEventSourceMapping"} {
 		if n := a.called(op); n != 0 {

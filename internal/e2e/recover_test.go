@@ -385,6 +385,34 @@ func TestRecoverAborted(t *testing.T) {
 	}
 }
 
+// A restore that fails stops the run with the reason, and abort leaves nothing of it.
+func TestRecoverWhoseRestoreFails(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	rights := s.rights()
+	_, stderr, code := s.try("recover", "shop", "--as", "shop-2", "--to-xid", "4000000000", "--yes")
+	if code != 7 || !strings.Contains(stderr, "shop-2 is failed") || !strings.Contains(stderr, "4000000000") || !strings.Contains(stderr, "pileus run abort") {
+		t.Fatalf("exit %d, %s", code, stderr)
+	}
+	var runs []recovery.Run
+	s.runJSON(&runs, "run", "list")
+	if _, stderr, code := s.try("run", "resume", runs[0].ID); code != 7 || !strings.Contains(stderr, "shop-2 is failed") {
+		t.Errorf("resumed, it fails again: exit %d, %s", code, stderr)
+	}
+	s.run("run", "abort", runs[0].ID, "--delete-new")
+	if got := s.rights(); got != rights || s.halted() {
+		t.Errorf("after abort the rights are\n%s\nand were\n%s; halted: %v", got, rights, s.halted())
+	}
+	if _, err := s.api.DescribeDBClusters(t.Context(), &rds.DescribeDBClustersInput{DBClusterIdentifier: aws.String("shop-2")}); err == nil {
+		t.Error("what failed is still there")
+	}
+	// An API that is away: nothing is changed, and the run says so.
+	s.serve.kill()
+	if _, stderr, code := s.try("recover", "shop", "--as", "shop-3", "--latest", "--yes"); code == 0 || !strings.Contains(stderr, "RDS API") {
+		t.Errorf("without the API: exit %d, %s", code, stderr)
+	}
+}
+
 // What goes wrong ends in a clear stop, from which the run goes on when it is put right.
 func TestRecoverStopsAndGoesOn(t *testing.T) {
 	t.Parallel()
