@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,12 +21,16 @@ and the administrator must not. What was is kept in the state folder, outside th
   pileus unfence prod`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
+			name, err := identifier(given[0])
+			if err != nil {
+				return err
+			}
 			b, j, err := a.runbook(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer j.Close()
-			f, err := b.Fence(cmd.Context(), strings.ToLower(given[0]))
+			f, err := b.Fence(cmd.Context(), name)
 			if err != nil {
 				return err
 			}
@@ -48,12 +51,16 @@ func (a *app) fenceStatus() *cobra.Command {
 		Example: `  pileus fence status prod --json`,
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
+			name, err := identifier(given[0])
+			if err != nil {
+				return err
+			}
 			b, j, err := a.runbook(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer j.Close()
-			s, err := b.FenceStatus(cmd.Context(), strings.ToLower(given[0]))
+			s, err := b.FenceStatus(cmd.Context(), name)
 			if err != nil {
 				return err
 			}
@@ -88,12 +95,16 @@ func (a *app) unfenceCommand() *cobra.Command {
 		Example: `  pileus unfence prod`,
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
+			name, err := identifier(given[0])
+			if err != nil {
+				return err
+			}
 			b, j, err := a.runbook(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer j.Close()
-			s, err := b.Unfence(cmd.Context(), strings.ToLower(given[0]))
+			s, err := b.Unfence(cmd.Context(), name)
 			if err != nil {
 				return err
 			}
@@ -119,12 +130,15 @@ itself is not touched.`,
   pileus drill prod --list --json`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
+			name, err := identifier(given[0])
+			if err != nil {
+				return err
+			}
 			b, j, err := a.runbook(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer j.Close()
-			name := strings.ToLower(given[0])
 			if list {
 				all, err := j.Drills(cmd.Context(), name)
 				if err != nil {

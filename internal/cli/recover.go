@@ -74,6 +74,9 @@ with "pileus run resume", and is taken back, up to cut-over, with "pileus run ab
 func (f recoveryFlags) request(cluster string, now time.Time) (recovery.Request, error) {
 	q := recovery.Request{Cluster: strings.ToLower(cluster), New: strings.ToLower(f.as),
 		Target: recovery.Target{Latest: f.latest, Snapshot: f.snapshot, XID: f.xid, LSN: f.lsn, Exclusive: f.exclusive}}
+	if err := config.ValidateIdentifier(q.Cluster); err != nil {
+		return q, err
+	}
 	if q.New == "" {
 		return q, errors.New("give the new cluster's identifier with --as")
 	}
@@ -132,6 +135,15 @@ func (a *app) runbook(ctx context.Context) (*recovery.Runbook, *recovery.Journal
 		o.Mirror = recovery.RepositoryMirror{Repo: d.Repo}
 	}
 	return recovery.New(o), j, nil
+}
+
+// identifier reads the name of a cluster.
+func identifier(given string) (string, error) {
+	name := strings.ToLower(given)
+	if err := config.ValidateIdentifier(name); err != nil {
+		return "", usageError{err}
+	}
+	return name, nil
 }
 
 // operator is the account that runs this.

@@ -304,7 +304,7 @@ func (w *work) protect(ctx context.Context, s source) error {
 	return w.wait(ctx, func() (bool, string, error) {
 		c, err := w.env.cluster(ctx, w.run.New)
 		if err != nil || c == nil {
-			return false, "", errors.Join(err, gone(c == nil, w.run.New))
+			return false, "", errors.Join(err, gone(err == nil, w.run.New))
 		}
 		if time.Now().After(deadline) {
 			return false, "", fmt.Errorf("deletion protection of %s does not come on", w.run.New)

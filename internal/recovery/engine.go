@@ -230,8 +230,11 @@ func describe(result any) string {
 	return ""
 }
 
-// stop notes why a step did not succeed. A run whose context ended stays what it was, and is taken for killed.
+// stop notes why a step did not succeed.
 func (w *work) stop(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		err = fmt.Errorf("interrupted: %w", err)
+	}
 	ctx = context.WithoutCancel(ctx)
 	var needs *NeedsApproval
 	w.run.Status, w.run.Problem = Stopped, err.Error()

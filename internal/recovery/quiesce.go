@@ -169,8 +169,8 @@ func (fencing) done(ctx context.Context, w *work) (bool, error) {
 		return true, err
 	}
 	conn, err := w.env.admin(ctx, s.At)
-	if err != nil {
-		return false, err
+	if err != nil { // it may be down for good, which is why there is a recovery; or come back without its fence
+		return true, w.approve("the source cannot be reached any more, and with it the fence cannot be looked at; make sure that it does not come back", err.Error())
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	var st fence.State
@@ -306,10 +306,17 @@ func (lastWAL) do(ctx context.Context, w *work) (any, error) {
 		return nil, err
 	}
 	var latest time.Time
+	began := time.Now()
 	err = w.wait(ctx, func() (bool, string, error) {
 		c, err := w.env.cluster(ctx, w.run.Cluster)
 		if err != nil || c == nil {
-			return false, "", errors.Join(err, gone(c == nil, w.run.Cluster))
+			return false, "", errors.Join(err, gone(err == nil, w.run.Cluster))
+		}
+		if w.approved() {
+			return true, "", nil
+		}
+		if time.Since(began) > walTime {
+			return false, "", w.approve(fmt.Sprintf("what was committed last cannot be restored after %s: %s is restorable to %s; going on loses what came after", walTime, w.run.Cluster, latest.UTC().Format(time.RFC3339Nano)))
 		}
 		if c.LatestRestorableTime != nil {
 			latest = *c.LatestRestorableTime
@@ -318,6 +325,9 @@ func (lastWAL) do(ctx context.Context, w *work) (any, error) {
 	})
 	return LastWAL{Mark: mark, Latest: latest}, err
 }
+
+// walTime is how long the last commit may take to be restorable; Aurora trails by up to five minutes.
+const walTime = 20 * time.Minute
 
 func (lastWAL) undo(context.Context, *work) error { return nil }
 

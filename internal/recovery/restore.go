@@ -215,7 +215,7 @@ func (w *work) available(ctx context.Context, id string) (*types.DBCluster, erro
 	err := w.wait(ctx, func() (bool, string, error) {
 		var err error
 		if c, err = w.env.cluster(ctx, id); err != nil || c == nil {
-			return false, "", errors.Join(err, gone(c == nil, id))
+			return false, "", errors.Join(err, gone(err == nil, id))
 		}
 		if err := w.own(c); err != nil {
 			return false, "", err
