@@ -65,7 +65,7 @@ func exitCode(err error) int {
 		return int(code)
 	case errors.Is(err, repo.ErrNoRepository), errors.Is(err, repo.ErrLocked), errors.Is(err, repo.ErrWrongKey), errors.As(err, &format):
 		return ExitUsage
-	case errors.As(err, &usage), errors.As(err, &conf), errors.As(err, &plan), errors.Is(err, restore.ErrNotEmpty), errors.Is(err, restore.ErrIdentifier), errors.Is(err, restore.ErrTablespace):
+	case errors.As(err, &usage), errors.As(err, &conf), errors.As(err, &plan), errors.Is(err, restore.ErrNotEmpty), errors.Is(err, restore.ErrIdentifier), errors.Is(err, restore.ErrTablespace), errors.Is(err, recovery.ErrNotConfigured), errors.Is(err, recovery.ErrNoRun):
 		return ExitUsage
 	case errors.Is(err, access.ErrUnknown), errors.Is(err, access.ErrConfigured), errors.Is(err, access.ErrExposed):
 		return ExitUsage

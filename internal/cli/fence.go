@@ -21,11 +21,7 @@ and the administrator must not. What was is kept in the state folder, outside th
   pileus unfence prod`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			name, err := identifier(given[0])
-			if err != nil {
-				return err
-			}
-			b, j, err := a.runbook(cmd.Context())
+			b, j, name, err := a.runbookFor(cmd.Context(), given[0])
 			if err != nil {
 				return err
 			}
@@ -51,11 +47,7 @@ func (a *app) fenceStatus() *cobra.Command {
 		Example: `  pileus fence status prod --json`,
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			name, err := identifier(given[0])
-			if err != nil {
-				return err
-			}
-			b, j, err := a.runbook(cmd.Context())
+			b, j, name, err := a.runbookFor(cmd.Context(), given[0])
 			if err != nil {
 				return err
 			}
@@ -95,11 +87,7 @@ func (a *app) unfenceCommand() *cobra.Command {
 		Example: `  pileus unfence prod`,
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			name, err := identifier(given[0])
-			if err != nil {
-				return err
-			}
-			b, j, err := a.runbook(cmd.Context())
+			b, j, name, err := a.runbookFor(cmd.Context(), given[0])
 			if err != nil {
 				return err
 			}
@@ -130,11 +118,7 @@ itself is not touched.`,
   pileus drill prod --list --json`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			name, err := identifier(given[0])
-			if err != nil {
-				return err
-			}
-			b, j, err := a.runbook(cmd.Context())
+			b, j, name, err := a.runbookFor(cmd.Context(), given[0])
 			if err != nil {
 				return err
 			}

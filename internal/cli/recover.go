@@ -137,13 +137,14 @@ func (a *app) runbook(ctx context.Context) (*recovery.Runbook, *recovery.Journal
 	return recovery.New(o), j, nil
 }
 
-// identifier reads the name of a cluster.
-func identifier(given string) (string, error) {
+// runbookFor opens what work on one cluster needs, and reads the cluster's name.
+func (a *app) runbookFor(ctx context.Context, given string) (*recovery.Runbook, *recovery.Journal, string, error) {
 	name := strings.ToLower(given)
 	if err := config.ValidateIdentifier(name); err != nil {
-		return "", usageError{err}
+		return nil, nil, "", usageError{err}
 	}
-	return name, nil
+	b, j, err := a.runbook(ctx)
+	return b, j, name, err
 }
 
 // operator is the account that runs this.

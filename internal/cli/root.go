@@ -103,7 +103,7 @@ func complete(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		complete(sub)
 	}
-	if cmd.HasSubCommands() {
+	if cmd.HasSubCommands() && cmd.RunE == nil {
 		cmd.RunE = func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
 				return usageError{fmt.Errorf("unknown command %q for %q", given[0], cmd.CommandPath())}

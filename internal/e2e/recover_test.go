@@ -244,10 +244,17 @@ func TestRecoverAnApplication(t *testing.T) {
 	if status := s.run("fence", "status", "shop"); !strings.Contains(status, "CLOSED") {
 		t.Errorf("%s", status)
 	}
-	s.run("unfence", "shop")
-	if got := s.rights(); got != rights {
-		t.Errorf("after unfence the rights are\n%s\nand were\n%s", got, rights)
+	for range 2 { // by itself, the second time
+		s.run("unfence", "shop")
+		if got := s.rights(); got != rights {
+			t.Errorf("after unfence the rights are\n%s\nand were\n%s", got, rights)
+		}
+		s.app(s.cluster).Close(t.Context())
+		if out := s.run("fence", "shop"); !strings.Contains(out, "the application is refused") {
+			t.Errorf("%s", out)
+		}
 	}
+	s.run("unfence", "shop")
 	s.app(s.cluster).Close(t.Context())
 
 	s.drilled()

@@ -51,6 +51,9 @@ type environment struct {
 	poll time.Duration
 }
 
+// ErrNotConfigured: the section `recovery:` is empty.
+var ErrNotConfigured = errors.New("does not say what to recover")
+
 // Times between two looks: AWS throttles, a server of our own does not.
 const (
 	pollPileus = 250 * time.Millisecond
@@ -60,7 +63,7 @@ const (
 func newEnvironment(ctx context.Context, c *config.Config) (*environment, error) {
 	r := c.Recovery
 	if r.Database == "" || r.Administrator.User == "" && r.Administrator.Secret == "" {
-		return nil, fmt.Errorf("%s does not say what to recover: set recovery.database and recovery.administrator", c.Path)
+		return nil, fmt.Errorf("%s %w: set recovery.database and recovery.administrator", c.Path, ErrNotConfigured)
 	}
 	region := r.Region
 	endpoint := r.Endpoint
