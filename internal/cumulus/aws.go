@@ -220,44 +220,43 @@ func (t *Triggers) queue(ctx context.Context, address string) (string, error) {
 	return QueueThere, nil
 }
 
-// Queues of a deployment, behind its prefix, that hold work under way.
+// Queues of a deployment, behind its prefix, that hold work under way. Not every deployment has all of them.
 var workQueues = []string{"startSF", "backgroundProcessing", "sfEventSqsToDbRecordsInputQueue"}
 
-// queued counts the messages of a queue, waiting and in flight; a queue that does not exist has none.
-func (t *Triggers) queued(ctx context.Context, name string) (int, error) {
+// queued counts the messages of a queue, waiting, in flight and delayed. ok is false if there is no such queue.
+func (t *Triggers) queued(ctx context.Context, name string) (total int, ok bool, err error) {
 	u, err := t.sqs.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: &name})
 	if missing(err) {
-		return 0, nil
+		return 0, false, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("look for the queue %s: %w", name, err)
+		return 0, false, fmt.Errorf("look for the queue %s: %w", name, err)
 	}
 	names := []sqstypes.QueueAttributeName{sqstypes.QueueAttributeNameApproximateNumberOfMessages, sqstypes.QueueAttributeNameApproximateNumberOfMessagesNotVisible, sqstypes.QueueAttributeNameApproximateNumberOfMessagesDelayed}
 	out, err := t.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: u.QueueUrl, AttributeNames: names})
 	if err != nil {
-		return 0, fmt.Errorf("look into the queue %s: %w", name, err)
+		return 0, false, fmt.Errorf("look into the queue %s: %w", name, err)
 	}
-	total := 0
 	for i, n := range names {
 		text, given := out.Attributes[string(n)]
 		if !given && i == 0 {
-			return 0, fmt.Errorf("the queue %s does not say how many messages it has", name)
+			return 0, false, fmt.Errorf("the queue %s does not say how many messages it has", name)
 		}
 		if !given {
 			continue
 		}
 		v, err := strconv.Atoi(text)
 		if err != nil {
-			return 0, fmt.Errorf("the queue %s has %q messages", name, text)
+			return 0, false, fmt.Errorf("the queue %s has %q messages", name, text)
 		}
 		total += v
 	}
-	return total, nil
+	return total, true, nil
 }
 
 // running counts the executions of the deployment's state machines that are running.
 func (t *Triggers) running(ctx context.Context) (int, error) {
-	total := 0
+	total, found := 0, 0
 	machines := sfn.NewListStateMachinesPaginator(t.sfn, &sfn.ListStateMachinesInput{})
 	for machines.HasMorePages() {
 		page, err := machines.NextPage(ctx)
@@ -265,9 +264,10 @@ func (t *Triggers) running(ctx context.Context) (int, error) {
 			return 0, fmt.Errorf("list the state machines: %w", err)
 		}
 		for _, m := range page.StateMachines {
-			if !strings.HasPrefix(aws.ToString(m.Name), t.prefix+"-") {
+			if !strings.HasPrefix(aws.ToString(m.Name), t.prefix+"-") || m.Type == sfntypes.StateMachineTypeExpress {
 				continue
 			}
+			found++
 			runs := sfn.NewListExecutionsPaginator(t.sfn, &sfn.ListExecutionsInput{StateMachineArn: m.StateMachineArn, StatusFilter: sfntypes.ExecutionStatusRunning})
 			for runs.HasMorePages() {
 				page, err := runs.NextPage(ctx)
@@ -277,6 +277,9 @@ func (t *Triggers) running(ctx context.Context) (int, error) {
 				total += len(page.Executions)
 			}
 		}
+	}
+	if found == 0 {
+		return 0, fmt.Errorf("there is no state machine %s-…: is the prefix that of the deployment, and are region and account?", t.prefix)
 	}
 	return total, nil
 }

@@ -15,14 +15,7 @@ type Deployment struct {
 	Poll time.Duration
 }
 
-func (d *Deployment) wait(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d.Poll):
-		return nil
-	}
-}
+func (d *Deployment) wait(ctx context.Context) error { return wait(ctx, d.Poll) }
 
 // Record reads all rules and what triggers them in AWS.
 func (d *Deployment) Record(ctx context.Context) ([]Record, error) {
