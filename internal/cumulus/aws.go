@@ -2,8 +2,10 @@ package cumulus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -130,67 +132,131 @@ func (t *Triggers) subscriptions(ctx context.Context, topic string) ([]Subscript
 			return nil, fmt.Errorf("list the subscriptions of %s: %w", topic, err)
 		}
 		for _, s := range page.Subscriptions {
-			if aws.ToString(s.Protocol) == "lambda" && t.ours(aws.ToString(s.Endpoint)) {
-				out = append(out, Subscription{topic, aws.ToString(s.Endpoint)})
+			if aws.ToString(s.Protocol) != "lambda" || !t.ours(aws.ToString(s.Endpoint)) {
+				continue
 			}
+			permitted, err := t.permitted(ctx, aws.ToString(s.Endpoint), topic)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, Subscription{aws.ToString(s.SubscriptionArn), topic, aws.ToString(s.Endpoint), permitted})
 		}
 	}
 	return out, nil
 }
 
-// schedule finds the EventBridge rule of a scheduled rule, which not every version of Cumulus names alike, and tells its
-// state; both are empty if there is none.
-func (t *Triggers) schedule(ctx context.Context, rule string) (name, state string, err error) {
-	for _, name := range []string{t.prefix + "-" + rule, t.prefix + "-custom-" + rule} {
-		out, err := t.events.DescribeRule(ctx, &eventbridge.DescribeRuleInput{Name: &name})
-		if err == nil {
-			return name, string(out.State), nil
-		}
-		if !missing(err) {
-			return "", "", fmt.Errorf("look at the EventBridge rule %s: %w", name, err)
-		}
+func (t *Triggers) unsubscribe(ctx context.Context, arn string) error {
+	if _, err := t.sns.Unsubscribe(ctx, &sns.UnsubscribeInput{SubscriptionArn: &arn}); err != nil && !missing(err) {
+		return fmt.Errorf("end the subscription %s: %w", arn, err)
 	}
-	return "", "", nil
+	return nil
 }
 
-// Queues of a deployment, behind its prefix, that hold work under way.
-var workQueues = []string{"startSF", "backgroundProcessing", "sfEventSqsToDbRecordsInputQueue"}
-
-// queued counts the messages of a queue, waiting and in flight; a queue that does not exist has none.
-func (t *Triggers) queued(ctx context.Context, name string) (int, error) {
-	u, err := t.sqs.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: &name})
+// permitted tells whether a function's policy has a statement about a topic.
+func (t *Triggers) permitted(ctx context.Context, function, topic string) (bool, error) {
+	out, err := t.lambda.GetPolicy(ctx, &lambda.GetPolicyInput{FunctionName: &function})
 	if missing(err) {
-		return 0, nil
+		return false, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("look for the queue %s: %w", name, err)
+		return false, fmt.Errorf("read the policy of %s: %w", function, err)
+	}
+	var policy struct {
+		Statement []struct {
+			Effect    string
+			Condition map[string]map[string]any
+		}
+	}
+	if err := json.Unmarshal([]byte(aws.ToString(out.Policy)), &policy); err != nil {
+		return false, fmt.Errorf("read the policy of %s: %w", function, err)
+	}
+	for _, s := range policy.Statement {
+		for _, operator := range s.Condition {
+			for key, value := range operator {
+				if s.Effect == "Allow" && strings.EqualFold(key, "aws:SourceArn") && value == topic {
+					return true, nil
+				}
+			}
+		}
+	}
+	return false, nil
+}
+
+// schedule finds the EventBridge rule of a scheduled rule, which not every version of Cumulus names alike, and tells its
+// state and what it calls; all are empty if there is none.
+func (t *Triggers) schedule(ctx context.Context, rule string) (name, state string, targets []string, err error) {
+	for _, name := range []string{t.prefix + "-" + rule, t.prefix + "-custom-" + rule} {
+		out, err := t.events.DescribeRule(ctx, &eventbridge.DescribeRuleInput{Name: &name})
+		if missing(err) {
+			continue
+		}
+		if err != nil {
+			return "", "", nil, fmt.Errorf("look at the EventBridge rule %s: %w", name, err)
+		}
+		listed, err := t.events.ListTargetsByRule(ctx, &eventbridge.ListTargetsByRuleInput{Rule: &name}) // one rule has at most five
+		if err != nil {
+			return "", "", nil, fmt.Errorf("list the targets of the EventBridge rule %s: %w", name, err)
+		}
+		for _, x := range listed.Targets {
+			targets = append(targets, aws.ToString(x.Arn))
+		}
+		slices.Sort(targets)
+		return name, string(out.State), targets, nil
+	}
+	return "", "", nil, nil
+}
+
+// queue tells what there is of the queue of an sqs rule: one of the Queue… constants.
+func (t *Triggers) queue(ctx context.Context, address string) (string, error) {
+	out, err := t.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &address, AttributeNames: []sqstypes.QueueAttributeName{sqstypes.QueueAttributeNameAll}})
+	switch {
+	case missing(err):
+		return QueueMissing, nil
+	case err != nil:
+		return "", fmt.Errorf("look at the queue %s: %w", address, err)
+	case out.Attributes[string(sqstypes.QueueAttributeNameRedrivePolicy)] == "":
+		return QueueBare, nil
+	}
+	return QueueThere, nil
+}
+
+// Queues of a deployment, behind its prefix, that hold work under way. Not every deployment has all of them.
+var workQueues = []string{"startSF", "backgroundProcessing", "sfEventSqsToDbRecordsInputQueue"}
+
+// queued counts the messages of a queue, waiting, in flight and delayed. ok is false if there is no such queue.
+func (t *Triggers) queued(ctx context.Context, name string) (total int, ok bool, err error) {
+	u, err := t.sqs.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: &name})
+	if missing(err) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("look for the queue %s: %w", name, err)
 	}
 	names := []sqstypes.QueueAttributeName{sqstypes.QueueAttributeNameApproximateNumberOfMessages, sqstypes.QueueAttributeNameApproximateNumberOfMessagesNotVisible, sqstypes.QueueAttributeNameApproximateNumberOfMessagesDelayed}
 	out, err := t.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: u.QueueUrl, AttributeNames: names})
 	if err != nil {
-		return 0, fmt.Errorf("look into the queue %s: %w", name, err)
+		return 0, false, fmt.Errorf("look into the queue %s: %w", name, err)
 	}
-	total := 0
 	for i, n := range names {
 		text, given := out.Attributes[string(n)]
 		if !given && i == 0 {
-			return 0, fmt.Errorf("the queue %s does not say how many messages it has", name)
+			return 0, false, fmt.Errorf("the queue %s does not say how many messages it has", name)
 		}
 		if !given {
 			continue
 		}
 		v, err := strconv.Atoi(text)
 		if err != nil {
-			return 0, fmt.Errorf("the queue %s has %q messages", name, text)
+			return 0, false, fmt.Errorf("the queue %s has %q messages", name, text)
 		}
 		total += v
 	}
-	return total, nil
+	return total, true, nil
 }
 
 // running counts the executions of the deployment's state machines that are running.
 func (t *Triggers) running(ctx context.Context) (int, error) {
-	total := 0
+	total, found := 0, 0
 	machines := sfn.NewListStateMachinesPaginator(t.sfn, &sfn.ListStateMachinesInput{})
 	for machines.HasMorePages() {
 		page, err := machines.NextPage(ctx)
@@ -198,9 +264,10 @@ func (t *Triggers) running(ctx context.Context) (int, error) {
 			return 0, fmt.Errorf("list the state machines: %w", err)
 		}
 		for _, m := range page.StateMachines {
-			if !strings.HasPrefix(aws.ToString(m.Name), t.prefix+"-") {
+			if !strings.HasPrefix(aws.ToString(m.Name), t.prefix+"-") || m.Type == sfntypes.StateMachineTypeExpress {
 				continue
 			}
+			found++
 			runs := sfn.NewListExecutionsPaginator(t.sfn, &sfn.ListExecutionsInput{StateMachineArn: m.StateMachineArn, StatusFilter: sfntypes.ExecutionStatusRunning})
 			for runs.HasMorePages() {
 				page, err := runs.NextPage(ctx)
@@ -210,6 +277,9 @@ func (t *Triggers) running(ctx context.Context) (int, error) {
 				total += len(page.Executions)
 			}
 		}
+	}
+	if found == 0 {
+		return 0, fmt.Errorf("there is no state machine %s-…: is the prefix that of the deployment, and are region and account?", t.prefix)
 	}
 	return total, nil
 }

@@ -19,6 +19,9 @@ type Client struct {
 	base  *url.URL
 	token func() (string, error)
 	http  *http.Client
+	// pause is before the first repetition of a request, and doubles; settle is for how long a change whose answer was
+	// lost may still happen.
+	pause, settle time.Duration
 }
 
 // Bounds of one request. The API itself gives up on its database after 60 seconds.
@@ -26,15 +29,21 @@ const (
 	requestTime  = 90 * time.Second
 	largestReply = 64 << 20
 	pageSize     = 100
+	// repetitions is how often something is read that could not be.
+	repetitions = 4
+	firstPause  = 500 * time.Millisecond
+	// settleTime is beyond what a function behind an API gateway may go on for after the gateway has given up on it.
+	settleTime = 100 * time.Second
 )
 
-// NewClient makes a client of the API at base. token is asked for each request, so that a renewed one is used.
+// NewClient makes a client of the API at base. token is asked for each request, so that a renewed one is used. It is never
+// renewed here: the API forgets a token when it hands out its successor, and a run that is killed then had none.
 func NewClient(base string, token func() (string, error)) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("%q is not the URL of an archive API", base)
 	}
-	return &Client{base: u, token: token, http: &http.Client{Timeout: requestTime, CheckRedirect: func(*http.Request, []*http.Request) error {
+	return &Client{base: u, token: token, pause: firstPause, settle: settleTime, http: &http.Client{Timeout: requestTime, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse // a redirect leads to a login, never to an answer
 	}}}, nil
 }
@@ -63,6 +72,46 @@ func notFound(err error) bool {
 	return errors.As(err, &api) && api.Status == http.StatusNotFound
 }
 
+// unanswered tells whether nobody can say what became of a request: no answer came, or one of what is in front of the API.
+func unanswered(err error) bool {
+	var api *APIError
+	if !errors.As(err, &api) {
+		return err != nil && !errors.Is(err, errToken)
+	}
+	switch api.Status {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// errToken is why a request was not made.
+var errToken = errors.New("the archive API's token")
+
+// get reads. That is safe to repeat, and is repeated while nothing answers; what the API itself says is final.
+func (c *Client) get(ctx context.Context, path string, query url.Values, into any) error {
+	pause := c.pause
+	for i := 1; ; i++ {
+		err := c.call(ctx, http.MethodGet, path, query, nil, into)
+		if i == repetitions || !unanswered(err) || ctx.Err() != nil {
+			return err
+		}
+		if wait(ctx, pause) != nil {
+			return err
+		}
+		pause *= 2
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
 func (c *Client) call(ctx context.Context, method, path string, query url.Values, body, into any) error {
 	u := c.base.JoinPath(path)
 	u.RawQuery = query.Encode()
@@ -80,7 +129,7 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 	}
 	token, err := c.token()
 	if err != nil {
-		return fmt.Errorf("the archive API's token: %w", err)
+		return fmt.Errorf("%w: %w", errToken, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("Content-Type", "application/json")
@@ -131,7 +180,7 @@ type list struct {
 
 func (c *Client) list(ctx context.Context, path string, query url.Values) (list, int, error) {
 	var l list
-	if err := c.call(ctx, http.MethodGet, path, query, nil, &l); err != nil {
+	if err := c.get(ctx, path, query, &l); err != nil {
 		return l, 0, err
 	}
 	if l.Meta == nil || l.Meta.Count == nil {
@@ -186,7 +235,7 @@ func (c *Client) Rules(ctx context.Context) ([]Rule, error) {
 // Rule reads one rule. ok is false if there is none of that name.
 func (c *Client) Rule(ctx context.Context, name string) (r Rule, ok bool, err error) {
 	var raw json.RawMessage
-	err = c.call(ctx, http.MethodGet, "/rules/"+url.PathEscape(name), nil, nil, &raw)
+	err = c.get(ctx, "/rules/"+url.PathEscape(name), nil, &raw)
 	if notFound(err) {
 		return r, false, nil
 	}
@@ -199,20 +248,30 @@ func (c *Client) Rule(ctx context.Context, name string) (r Rule, ok bool, err er
 	return r, err == nil, err
 }
 
-// setState asks for a state, and believes nothing but what the rule says afterwards.
+// setState asks for a state, once, and believes nothing but what the rule says afterwards. Where the answer was lost the
+// change may still happen, so the rule is read until it has, or cannot any more.
 func (c *Client) setState(ctx context.Context, name, state string) (Rule, error) {
+	began := time.Now()
 	var answer json.RawMessage
 	asked := c.call(ctx, http.MethodPatch, "/rules/"+url.PathEscape(name), nil, map[string]any{"name": name, "state": state}, &answer)
-	r, ok, err := c.Rule(ctx, name)
-	switch {
-	case err != nil:
-		return r, errors.Join(asked, fmt.Errorf("read rule %s again: %w", name, err))
-	case !ok:
-		return r, fmt.Errorf("rule %s is gone", name)
-	case r.State != state && asked != nil:
-		return r, fmt.Errorf("set rule %s %s: %w", name, state, asked)
-	case r.State != state:
-		return r, fmt.Errorf("rule %s is %s although the archive API accepted to make it %s", name, r.State, state)
+	pause := c.pause
+	for {
+		r, ok, err := c.Rule(ctx, name)
+		switch {
+		case err != nil:
+			return r, errors.Join(asked, fmt.Errorf("read rule %s again: %w", name, err))
+		case !ok:
+			return r, fmt.Errorf("rule %s is gone", name)
+		case r.State == state:
+			return r, nil // also after an error: the row is as it was asked for
+		case asked == nil:
+			return r, fmt.Errorf("rule %s is %s although the archive API accepted to make it %s", name, r.State, state)
+		case !unanswered(asked) || time.Since(began) > c.settle:
+			return r, fmt.Errorf("set rule %s %s: %w", name, state, asked)
+		}
+		if err := wait(ctx, pause); err != nil {
+			return r, errors.Join(asked, err)
+		}
+		pause = min(2*pause, c.settle/10)
 	}
-	return r, nil // also after an error: the row is as it was asked for
 }

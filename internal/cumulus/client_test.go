@@ -3,12 +3,14 @@ package cumulus
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 )
 
 // fakeAPI answers as the archive API does when things go wrong. state is that of its one rule.
@@ -17,7 +19,11 @@ type fakeAPI struct {
 	state   string
 	patch   func(w http.ResponseWriter, want string) // nil: as it should
 	list    func(w http.ResponseWriter)
+	gone    int // so many reads are not answered
+	late    int // after so many reads the rule is as the last PATCH wanted it
+	want    string
 	patches int
+	reads   int
 }
 
 func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -25,6 +31,20 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		fmt.Fprint(w, `{"statusCode":401,"error":"Unauthorized","message":"Invalid access token"}`)
 		return
+	}
+	if r.Method == http.MethodGet {
+		f.reads++
+		if f.gone > 0 {
+			f.gone--
+			w.WriteHeader(http.StatusGatewayTimeout)
+			fmt.Fprint(w, `{"message":"Endpoint request timed out"}`)
+			return
+		}
+		if f.late > 0 {
+			if f.late--; f.late == 0 {
+				f.state = f.want
+			}
+		}
 	}
 	rule := func() {
 		fmt.Fprintf(w, `{"name":"r","state":%q,"workflow":"W","rule":{"type":"sns","value":"topic"}}`, f.state)
@@ -39,6 +59,7 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 			f.t.Error(err)
 		}
+		f.want = body.State
 		if f.patch != nil {
 			f.patch(w, body.State)
 			return
@@ -67,6 +88,7 @@ func newFake(t *testing.T, token string) (*fakeAPI, *Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.pause, c.settle = time.Millisecond, 200*time.Millisecond
 	return f, c
 }
 
@@ -127,6 +149,78 @@ func TestStatesAreReadAgain(t *testing.T) {
 	f.patch = func(http.ResponseWriter, string) { cancel() }
 	if _, err := c.setState(ctx, "r", Disabled); err == nil {
 		t.Error("an answer that never came is taken for success")
+	}
+}
+
+// After a timeout nobody knows: the rule is read until it is as asked for, and the PATCH, which is not safe to repeat, is not repeated.
+func TestLostAnswers(t *testing.T) {
+	lost := map[string]func(http.ResponseWriter, string){
+		"gateway": func(w http.ResponseWriter, _ string) { w.WriteHeader(http.StatusGatewayTimeout) },
+		"hung up": func(http.ResponseWriter, string) { panic(http.ErrAbortHandler) },
+	}
+	for name, answer := range lost {
+		f, c := newFake(t, "good")
+		f.patch, f.late = answer, 5
+		if r, err := c.setState(t.Context(), "r", Disabled); err != nil || r.State != Disabled || f.patches != 1 {
+			t.Errorf("%s, and it happened later: %v, %d times asked", name, err, f.patches)
+		}
+		f, c = newFake(t, "good")
+		f.patch = answer
+		if _, err := c.setState(t.Context(), "r", Disabled); err == nil || f.patches != 1 {
+			t.Errorf("%s, and it never happened: %v, %d times asked", name, err, f.patches)
+		}
+	}
+}
+
+// Reads are repeated while nothing answers, and not when the API has.
+func TestReadsAreRepeated(t *testing.T) {
+	f, c := newFake(t, "good")
+	f.gone = repetitions - 1
+	if _, ok, err := c.Rule(t.Context(), "r"); !ok || err != nil {
+		t.Error(err)
+	}
+	f.gone = repetitions
+	if _, err := c.Rules(t.Context()); err == nil {
+		t.Error("nothing answered, and it is taken for rules")
+	}
+	f, c = newFake(t, "bad")
+	if _, err := c.Rules(t.Context()); err == nil || f.reads != 0 {
+		t.Error(err)
+	}
+	calls := 0
+	f, c = newFake(t, "good")
+	f.list = func(w http.ResponseWriter) { calls++; fmt.Fprint(w, `{"name":"KnexTimeoutError"}`) }
+	if _, err := c.Rules(t.Context()); err == nil || calls != 1 {
+		t.Errorf("asked %d times: %v", calls, err)
+	}
+	c.token = func() (string, error) { calls++; return "", errors.New("no such file") }
+	calls = 0
+	if _, err := c.Rules(t.Context()); err == nil || calls != 1 {
+		t.Errorf("the token was asked for %d times: %v", calls, err)
+	}
+}
+
+// Rules on many pages are all found, each once, also while a rule comes.
+func TestPages(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		page, limit := 0, 0
+		if _, err := fmt.Sscan(r.URL.Query().Get("page")+" "+r.URL.Query().Get("limit"), &page, &limit); err != nil {
+			t.Error(err)
+		}
+		var results []string
+		for i := (page - 1) * limit; i < min(page*limit, 250); i++ {
+			results = append(results, fmt.Sprintf(`{"name":"r%03d","state":"ENABLED","rule":{"type":"onetime"}}`, max(0, i-1))) // the first is told twice
+		}
+		fmt.Fprintf(w, `{"meta":{"count":249},"results":[%s]}`, strings.Join(results, ","))
+	}))
+	defer s.Close()
+	c, err := NewClient(s.URL, func() (string, error) { return "good", nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules, err := c.Rules(t.Context())
+	if err != nil || len(rules) != 249 {
+		t.Errorf("%d rules: %v", len(rules), err)
 	}
 }
 

@@ -22,6 +22,28 @@ func DisableRules(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	return tag.RowsAffected(), nil
 }
 
+// EnableKinesis sets the kinesis rules of a restored database as they were recorded: enabled, and with the mappings that
+// the stream has now. It is the part of resuming that the API cannot do: it ends every PATCH of a kinesis rule by deleting
+// the mappings of the row before, unless another rule has the same. Rules that are not there, or read another stream, are
+// left alone, for Resume to report. It must come before any mapping is enabled, for what a mapping reads while its rule is
+// disabled is lost. It returns how many rows it changed; done twice it changes nothing.
+func EnableKinesis(ctx context.Context, conn *pgx.Conn, kept []Record) (int64, error) {
+	var n int64
+	for _, k := range kept {
+		if !k.On() || k.Rule.Rule.Type != Kinesis {
+			continue
+		}
+		tag, err := conn.Exec(ctx, `UPDATE public.rules SET enabled = true, arn = NULLIF($3, ''), log_event_arn = NULLIF($4, '') WHERE name = $1 AND type = 'kinesis' AND value = $2
+			AND (NOT enabled OR (arn, log_event_arn) IS DISTINCT FROM (NULLIF($3, ''), NULLIF($4, '')))`,
+			k.Rule.Name, k.Rule.Rule.Value, k.Rule.Rule.ARN, k.Rule.Rule.LogARN)
+		if err != nil {
+			return n, fmt.Errorf("enable the kinesis rule %s in the database: %w", k.Rule.Name, err)
+		}
+		n += tag.RowsAffected()
+	}
+	return n, nil
+}
+
 // Finding is one thing that is expected of a Cumulus database, and what there is.
 type Finding struct {
 	Name     string `json:"name"`

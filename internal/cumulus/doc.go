@@ -13,6 +13,7 @@
 //	sns        PATCH DISABLED: unsubscribes                PATCH ENABLED: subscribes anew
 //	kinesis    the Lambda event-source mappings, disabled  the mappings, enabled: the position in the stream is kept
 //
-// A kinesis rule is never PATCHed DISABLED: that deletes the mappings, and the API creates them again only at the
-// beginning of the stream.
+// A kinesis rule is never PATCHed, neither DISABLED nor ENABLED: the API ends each PATCH by deleting the mappings that the
+// row had, unless another rule has the same, and creates them again only at the beginning of the stream. So EnableKinesis
+// changes the rows of a restored database itself. One that was made disabled has mappings that read its stream, too.
 package cumulus

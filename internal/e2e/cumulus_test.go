@@ -40,7 +40,7 @@ type archive struct {
 
 const appPassword = "cumulus-app-23"
 
-// newArchive brings it up with rules of all five types, two of them on one stream and two on one topic.
+// newArchive brings it up with rules of all five types, on streams and topics that are shared and that are not.
 func newArchive(t *testing.T) *archive {
 	t.Helper()
 	a := &archive{plane: newPlane(t), modules: os.Getenv("PILEUS_CUMULUS")}
@@ -75,6 +75,7 @@ func newArchive(t *testing.T) *archive {
 		"hourly":  `{"type":"scheduled","value":"rate(1 hour)"}`,
 		"stream1": `{"type":"kinesis","value":"arn:aws:kinesis:us-east-1:123456789012:stream/shared"}`,
 		"stream2": `{"type":"kinesis","value":"arn:aws:kinesis:us-east-1:123456789012:stream/shared"}`,
+		"stream3": `{"type":"kinesis","value":"arn:aws:kinesis:us-east-1:123456789012:stream/alone"}`,
 		"topic1":  `{"type":"sns","value":"arn:aws:sns:us-east-1:123456789012:shared"}`,
 		"topic2":  `{"type":"sns","value":"arn:aws:sns:us-east-1:123456789012:shared"}`,
 		"topic3":  `{"type":"sns","value":"arn:aws:sns:us-east-1:123456789012:alone"}`,
@@ -323,7 +324,7 @@ func TestRecoverCumulus(t *testing.T) {
 	a.configure()
 	a.ingest(20, a.cluster)
 	rules, triggers := a.rules(), a.triggers()
-	if len(rules) != 9 || !strings.Contains(triggers, "Enabled") {
+	if len(rules) != 10 || !strings.Contains(triggers, "Enabled") {
 		t.Fatalf("%d rules\n%s", len(rules), triggers)
 	}
 	var before time.Time
@@ -409,8 +410,8 @@ func TestRecoverCumulus(t *testing.T) {
 			t.Errorf("%d times %s: a position in a stream was lost", n, op)
 		}
 	}
-	if n := a.called("CreateEventSourceMapping"); n != 2 {
-		t.Errorf("%d event-source mappings were created, want the 2 of the beginning", n)
+	if n := a.called("CreateEventSourceMapping"); n != 4 {
+		t.Errorf("%d event-source mappings were created, want the 4 of the beginning", n)
 	}
 	if report := a.run("run", "report", runs[0].ID); !strings.Contains(report, "foreign keys") || !strings.Contains(report, "although work was left") || !strings.Contains(out, "recovered") {
 		t.Errorf("%s\n%s", out, report)

@@ -55,8 +55,8 @@ func (w *work) recorded() ([]cumulus.Record, bool) {
 	return all, ok
 }
 
-// haltRules records every rule outside the database, halts those that were enabled, and makes sure that nothing triggers
-// work any more.
+// haltRules records every rule outside the database, halts what was live, and makes sure that nothing triggers work any
+// more.
 func (w *work) haltRules(ctx context.Context) error {
 	d := w.env.cumulus
 	if d == nil {
@@ -71,7 +71,7 @@ func (w *work) haltRules(ctx context.Context) error {
 		return err
 	}
 	for _, r := range all {
-		if !r.On() {
+		if !r.Live() {
 			continue
 		}
 		if err := d.Halt(ctx, r); err != nil {
@@ -147,6 +147,12 @@ func (w *work) resumeRules(ctx context.Context) (Resumed, error) {
 	if w.env.cumulus == nil || !recorded {
 		return out, nil
 	}
+	var at Place
+	if w.run.Status != Aborting && w.recall(KindDid, "endpoint", &at) {
+		if err := w.enableKinesis(ctx, at, all); err != nil {
+			return out, err
+		}
+	}
 	for _, r := range all {
 		human, err := w.env.cumulus.Resume(ctx, r)
 		if err != nil {
@@ -184,6 +190,20 @@ func (w *work) resumeRules(ctx context.Context) (Resumed, error) {
 		}
 	}
 	return out, err
+}
+
+// enableKinesis makes the kinesis rules of the new cluster as they were recorded, which the archive API cannot.
+func (w *work) enableKinesis(ctx context.Context, at Place, all []cumulus.Record) error {
+	conn, err := w.env.asApplication(ctx, at)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	n, err := cumulus.EnableKinesis(ctx, conn, all)
+	if err != nil {
+		return err
+	}
+	return w.did(ctx, "kinesis-enabled", fmt.Sprintf("%d kinesis rules were enabled in the recovered data", n), n)
 }
 
 // ruleOf is the name in a sentence about a rule, "rule NAME …".

@@ -5,17 +5,19 @@
  *   PORT=4566 STUB_LOG=/path/calls.jsonl node aws-stub.js
  * Implements just what the archive API calls: S3, SNS, Lambda (event source mappings, permissions, Invoke),
  * EventBridge, SQS, DynamoDB (access tokens), Secrets Manager, Step Functions, ECS/KMS/STS basics.
- * GET /_stub/calls (all AWS calls so far), POST /_stub/reset, GET /_stub/state
+ * GET /_stub/calls (all AWS calls so far), POST /_stub/reset, GET /_stub/state,
+ * POST /_stub/execution?arn=&status= (a Step Functions execution), POST /_stub/fail?op= (the next such call is denied)
  */
 const http = require('http');
 const fs = require('fs');
 const crypto = require('crypto');
 const port = Number(process.env.PORT || 4566);
 const fresh = () => ({ executions: {}, s3: {}, esm: {}, subs: {}, rules: {}, targets: {}, policy: {}, queues: {}, ddb: {}, secrets: {}, topics: {} });
-let st = fresh(); let calls = [];
+let st = fresh(); let calls = []; const denied = [];
 const ACC = '123456789012';
 const note = (svc, op, args) => {
   const c = { at: new Date().toISOString(), svc, op, args }; calls.push(c);
+  if (denied.includes(op)) { denied.splice(denied.indexOf(op), 1); throw Object.assign(new Error(`${op} is denied`), { denied: true }); }
   if (process.env.STUB_LOG) fs.appendFileSync(process.env.STUB_LOG, `${JSON.stringify(c)}\n`);
 };
 const xmlEsc = (s) => String(s).replace(/[<>&]/g, (c) => ({ '<': '&lt;', '>': '&gt;', '&': '&amp;' }[c]));
@@ -29,10 +31,14 @@ const server = http.createServer((req, res) => {
       res.end(req.method === 'HEAD' ? undefined : (Buffer.isBuffer(data) || typeof data === 'string' ? data : JSON.stringify(data)));
     };
     const fail = (code, name, message = name) => send(code, { __type: name, Type: 'User', message, Message: message }, 'application/json', { 'x-amzn-errortype': name });
-    try { route(); } catch (e) { console.error(e); fail(500, 'InternalFailure', e.message); }
+    try { route(); } catch (e) {
+      if (e.denied) return (req.headers['content-type'] || '').includes('x-www-form-urlencoded') ? send(403, `<ErrorResponse><Error><Type>Sender</Type><Code>AuthorizationError</Code><Message>${e.message}</Message></Error></ErrorResponse>`, 'text/xml') : fail(403, 'AccessDeniedException', e.message);
+      console.error(e); fail(500, 'InternalFailure', e.message);
+    }
     function route() {
       if (u.pathname === '/_stub/calls') return send(200, calls);
       if (u.pathname === '/_stub/state') return send(200, st);
+      if (u.pathname === '/_stub/fail') { denied.push(u.searchParams.get('op')); return send(200, {}); }
       if (u.pathname === '/_stub/execution') { st.executions[u.searchParams.get('arn')] = u.searchParams.get('status'); return send(200, {}); }
       if (u.pathname === '/_stub/reset') { calls = []; if (u.searchParams.get('all')) st = fresh(); return send(200, {}); }
       const target = req.headers['x-amz-target'];
@@ -47,6 +53,7 @@ const server = http.createServer((req, res) => {
       case 'AWSEvents.PutRule': st.rules[b.Name] = b; return send(200, { RuleArn: `arn:aws:events:us-east-1:${ACC}:rule/${b.Name}` });
       case 'AWSEvents.DescribeRule': { const r = st.rules[b.Name]; return r ? send(200, { Name: r.Name, State: r.State || 'ENABLED', ScheduleExpression: r.ScheduleExpression }) : fail(400, 'ResourceNotFoundException'); }
       case 'AWSEvents.PutTargets': st.targets[b.Rule] = b.Targets; return send(200, { FailedEntryCount: 0, FailedEntries: [] });
+      case 'AWSEvents.ListTargetsByRule': return st.rules[b.Rule] ? send(200, { Targets: st.targets[b.Rule] || [] }) : fail(400, 'ResourceNotFoundException');
       case 'AWSEvents.RemoveTargets': if (!st.rules[b.Rule]) return fail(400, 'ResourceNotFoundException'); delete st.targets[b.Rule]; return send(200, { FailedEntryCount: 0, FailedEntries: [] });
       case 'AWSEvents.DeleteRule': delete st.rules[b.Name]; return send(200, {});
       case 'AmazonSQS.CreateQueue': { const QueueUrl = `http://127.0.0.1:${port}/${ACC}/${b.QueueName}`; st.queues[QueueUrl] = b.Attributes || {}; return send(200, { QueueUrl }, 'application/x-amz-json-1.0'); }
@@ -80,6 +87,12 @@ const server = http.createServer((req, res) => {
       }
       if (p[0] === 'functions' && p[2] === 'policy') {
         const fn = decodeURIComponent(p[1]);
+        if (req.method === 'GET') {
+          note('Lambda', 'GetPolicy', { fn });
+          const all = Object.entries(st.policy).filter(([k]) => k.startsWith(`${fn}|`)).map(([, v]) => v);
+          if (!all.length) return fail(404, 'ResourceNotFoundException', 'No policy is associated with the given resource.');
+          return send(200, { Policy: JSON.stringify({ Version: '2012-10-17', Statement: all.map((v) => ({ Sid: v.StatementId, Effect: 'Allow', Principal: { Service: v.Principal }, Action: v.Action, Resource: fn, Condition: { ArnLike: { 'AWS:SourceArn': v.SourceArn } } })) }) });
+        }
         if (req.method === 'POST') { note('Lambda', 'AddPermission', { fn, ...j }); const k = `${fn}|${j.StatementId}`; if (st.policy[k]) return fail(409, 'ResourceConflictException', `The statement id (${j.StatementId}) provided already exists`); st.policy[k] = j; return send(201, { Statement: '{}' }); }
         if (req.method === 'DELETE') { const k = `${fn}|${decodeURIComponent(p[3])}`; note('Lambda', 'RemovePermission', { fn, StatementId: p[3] }); if (!st.policy[k]) return fail(404, 'ResourceNotFoundException', 'No policy is associated with the given resource.'); delete st.policy[k]; return send(204, ''); }
       }
