@@ -26,6 +26,7 @@ type recoveryFlags struct {
 	yes, dryRun                bool
 	stopBefore, pauseAfter     string
 	approve                    []string
+	drain                      time.Duration
 }
 
 func (a *app) recoverCommand() *cobra.Command {
@@ -66,6 +67,7 @@ with "pileus run resume", and is taken back, up to cut-over, with "pileus run ab
 	fl.BoolVar(&f.dryRun, "dry-run", false, "show the plan and stop")
 	fl.StringVar(&f.stopBefore, "stop-before", "", "stop before this `STEP`")
 	fl.StringVar(&f.pauseAfter, "pause-after", "", "stop after this `STEP`")
+	fl.DurationVar(&f.drain, "drain-timeout", 0, "how long work may take to end until an operator decides, instead of recovery.drain_timeout")
 	fl.StringSliceVar(&f.approve, "approve", nil, "answer the question of these `STEPS` with yes: drain, compare, validate")
 	return cmd
 }
@@ -92,6 +94,9 @@ func (f recoveryFlags) request(cluster string, now time.Time) (recovery.Request,
 	var err error
 	if q.Choices, err = choices(f.stopBefore, f.pauseAfter, f.approve); err != nil {
 		return q, err
+	}
+	if q.Choices.DrainTimeout = f.drain; f.drain < 0 {
+		return q, errors.New("--drain-timeout must be more than 0")
 	}
 	return q, q.Target.Check()
 }

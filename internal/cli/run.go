@@ -139,6 +139,7 @@ func (a *app) runReport() *cobra.Command {
 func (a *app) runResume() *cobra.Command {
 	var stopBefore, pauseAfter string
 	var approve []string
+	var drain time.Duration
 	cmd := &cobra.Command{
 		Use:   "resume RUN",
 		Short: "Go on with a run that stopped or was killed",
@@ -153,6 +154,7 @@ is written down.`,
 			if err != nil {
 				return usageError{err}
 			}
+			c.DrainTimeout = max(0, drain)
 			b, j, err := a.runbook(cmd.Context())
 			if err != nil {
 				return err
@@ -165,6 +167,7 @@ is written down.`,
 	f := cmd.Flags()
 	f.StringVar(&stopBefore, "stop-before", "", "stop before this `STEP`")
 	f.StringVar(&pauseAfter, "pause-after", "", "stop after this `STEP`")
+	f.DurationVar(&drain, "drain-timeout", 0, "how long work may take to end until an operator decides")
 	f.StringSliceVar(&approve, "approve", nil, "answer the question of these `STEPS` with yes")
 	return cmd
 }

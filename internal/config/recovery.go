@@ -76,12 +76,15 @@ type Expectation struct {
 const (
 	CutoverPrint    = "print"
 	CutoverCommands = "commands"
+	CutoverSecret   = "secret"
 )
 
 // Cutover says how clients are sent to the new cluster.
 type Cutover struct {
 	Method   string
 	Commands []Command
+	// Secret is a secret in Secrets Manager whose keys host and port clients read.
+	Secret string
 }
 
 // Cumulus is a deployment of NASA Cumulus.

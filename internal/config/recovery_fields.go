@@ -86,14 +86,18 @@ func recoveryFields(r *Recovery) []field {
 			key: "cutover", doc: "How clients are sent to the new cluster.",
 			fields: []field{
 				{
-					key: "method", standard: CutoverPrint, doc: "print shows the new endpoint; commands runs those below.",
-					read: readChoice(&r.Cutover.Method, CutoverPrint, CutoverCommands),
+					key: "method", standard: CutoverPrint, doc: "print shows the new endpoint; commands runs those below; secret writes it into a secret.",
+					read: readChoice(&r.Cutover.Method, CutoverPrint, CutoverCommands, CutoverSecret),
 				},
 				{
 					key: "commands",
 					doc: "Commands that do it. PILEUS_NEW_CLUSTER, PILEUS_NEW_HOST and PILEUS_NEW_PORT are in their environment, " +
 						"PILEUS_OLD_CLUSTER, PILEUS_OLD_HOST and PILEUS_OLD_PORT too.",
 					read: readCommands("recovery.cutover.commands", &r.Cutover.Commands),
+				},
+				{
+					key: "secret", doc: "A secret in AWS Secrets Manager, ARN or name: JSON, whose host and port get a new version; every other key stays.",
+					read: readText(&r.Cutover.Secret),
 				},
 			},
 		},
@@ -224,5 +228,8 @@ func (d *decoder) recovery(r *Recovery, given bool) {
 	}
 	if r.Cutover.Method == CutoverCommands && len(r.Cutover.Commands) == 0 {
 		at("recovery.cutover.commands", "is required by the method commands")
+	}
+	if r.Cutover.Method == CutoverSecret && r.Cutover.Secret == "" {
+		at("recovery.cutover.secret", "is required by the method secret")
 	}
 }

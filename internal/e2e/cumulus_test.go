@@ -310,8 +310,10 @@ recovery:
   cumulus: {api: "%s", token_file: token, prefix: localrun}
   expect:
     collections: {sql: SELECT count(*) FROM collections, least: 1}
+  cutover: {method: secret, secret: db-login}
 defaults:
 `, a.at, operatorKey, a.api)+rest)
+	a.aws("secretsmanager.CreateSecret", fmt.Sprintf(`{"Name":"db-login","SecretString":"{\\"host\\":\\"old\\",\\"port\\":%d,\\"username\\":\\"app\\"}"}`, *a.cluster.Port))
 	a.env = append(a.env, "AWS_ENDPOINT_URL="+a.stub, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "AWS_REGION=us-east-1")
 }
 
@@ -401,6 +403,11 @@ func TestRecoverCumulus(t *testing.T) {
 	}
 	if got := a.asApp(restored, "SELECT count(*)::text FROM granules"); got != granules {
 		t.Errorf("%s granules, want %s", got, granules)
+	}
+	_, state := a.request(http.MethodGet, a.stub+"/_stub/state", nil, "")
+	var st struct{ Secrets map[string]string }
+	if err := json.Unmarshal(state, &st); err != nil || st.Secrets["db-login"] != fmt.Sprintf(`{"host":%q,"port":%d,"username":"app"}`, *restored.Endpoint, *restored.Port) {
+		t.Errorf("the secret is %s, %v", st.Secrets["db-login"], err)
 	}
 	a.serveAPI(restored) // which is how its clients are sent there
 	out = a.run("run", "resume", runs[0].ID)

@@ -67,6 +67,11 @@ func (b *Runbook) rehearse(ctx context.Context, w *work, s source, d *Drill) err
 		return err
 	}
 	d.RTO = time.Since(d.At)
+	if w.env.cumulus != nil {
+		if d.Counts, err = w.env.countRows(ctx, placeOf(c)); err != nil {
+			return err
+		}
+	}
 	if bad := d.Validated.failed(); len(bad) > 0 {
 		return fmt.Errorf("the rehearsed data is not as expected: %s", strings.Join(bad, "; "))
 	}

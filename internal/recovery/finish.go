@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,6 +62,9 @@ func (validating) do(ctx context.Context, w *work) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := w.sinceDrill(ctx, at, &v); err != nil {
+		return nil, err
+	}
 	if bad := v.failed(); len(bad) > 0 {
 		if err := w.did(ctx, "validated", v.String(), v); err != nil {
 			return nil, err
@@ -70,6 +75,33 @@ func (validating) do(ctx context.Context, w *work) (any, error) {
 		v.Approved = true
 	}
 	return v, nil
+}
+
+// sinceDrill compares how many rows there are with what the last drill that succeeded found: a cluster that lost more
+// than half of a table since is looked at by a person.
+func (w *work) sinceDrill(ctx context.Context, at Place, v *Validated) error {
+	if w.env.cumulus == nil {
+		return nil
+	}
+	drills, err := w.o.Journal.Drills(ctx, w.run.Cluster)
+	if err != nil {
+		return err
+	}
+	for _, d := range drills {
+		if !d.OK || d.Counts == nil {
+			continue
+		}
+		now, err := w.env.countRows(ctx, at)
+		if err != nil {
+			return err
+		}
+		for _, t := range slices.Sorted(maps.Keys(d.Counts)) {
+			v.Rows = append(v.Rows, Checked{Name: "rows of " + t, Expected: fmt.Sprintf("%d or more, half of what the drill of %s found", d.Counts[t]/2, d.At.Format(time.DateOnly)),
+				Found: fmt.Sprint(now[t]), OK: now[t] >= d.Counts[t]/2})
+		}
+		return nil
+	}
+	return nil
 }
 
 // validate asks a cluster for everything that is expected of it.
@@ -146,10 +178,14 @@ type Handed struct {
 	Method string   `json:"method"`
 	At     Place    `json:"at"`
 	Ran    []string `json:"ran,omitempty"`
+	Secret *Secret  `json:"secret,omitempty"`
 }
 
 func (h Handed) String() string {
-	if h.Method == config.CutoverPrint {
+	switch h.Method {
+	case config.CutoverSecret:
+		return fmt.Sprintf("the secret %s names %s in its version %s, and did not in %s", h.Secret.ID, h.At, h.Secret.New, h.Secret.Old)
+	case config.CutoverPrint:
 		return fmt.Sprintf("point clients at %s", h.At)
 	}
 	return fmt.Sprintf("clients were sent to %s by %s", h.At, strings.Join(h.Ran, ", "))
@@ -173,8 +209,11 @@ func (cutover) do(ctx context.Context, w *work) (any, error) {
 	if err := w.did(ctx, handedOver, "clients are sent to the new cluster", h); err != nil {
 		return nil, err
 	}
-	if h.Method == config.CutoverCommands {
+	switch h.Method {
+	case config.CutoverCommands:
 		h.Ran, err = w.each(ctx, "cutover", w.env.c.Cutover.Commands)
+	case config.CutoverSecret:
+		h.Secret, err = w.pointSecret(ctx, h.At)
 	}
 	return h, err
 }

@@ -93,4 +93,6 @@ type Choices struct {
 	PauseAfter Step `json:"pause_after,omitempty"`
 	// Approved are questions that are answered beforehand: the names of steps.
 	Approved []Step `json:"approved,omitempty"`
+	// DrainTimeout is used instead of the configured one unless it is 0.
+	DrainTimeout time.Duration `json:"drain_timeout_nanoseconds,omitempty"`
 }

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,8 +113,8 @@ func (drain) do(ctx context.Context, w *work) (any, error) {
 		if w.approved() {
 			return true, "", nil
 		}
-		if time.Since(began) > w.env.c.DrainTimeout {
-			return false, "", w.approve(fmt.Sprintf("work is still under way after %s; going on loses track of it", w.env.c.DrainTimeout), left...)
+		if limit := cmp.Or(w.run.Options.DrainTimeout, w.env.c.DrainTimeout); time.Since(began) > limit {
+			return false, "", w.approve(fmt.Sprintf("work is still under way after %s; going on loses track of it", limit), left...)
 		}
 		return false, strings.Join(left, "; "), nil
 	})

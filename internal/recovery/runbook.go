@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -156,6 +157,7 @@ func (b *Runbook) Resume(ctx context.Context, id string, c Choices) (Run, error)
 		return w.run, fmt.Errorf("run %s is being aborted: go on with `pileus run abort %s`", w.run.ID, w.run.ID)
 	}
 	w.run.Options.StopBefore, w.run.Options.PauseAfter = c.StopBefore, c.PauseAfter
+	w.run.Options.DrainTimeout = cmp.Or(c.DrainTimeout, w.run.Options.DrainTimeout)
 	for _, s := range c.Approved {
 		if err := w.append(ctx, Entry{Step: s, Kind: KindApprove, Text: "approved by " + b.o.Operator}); err != nil {
 			return w.run, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"pileus/internal/cumulus"
 	"pileus/internal/fence"
 )
 
@@ -127,6 +128,8 @@ type Drill struct {
 	RTO       time.Duration `json:"rto_nanoseconds"`     // until it was validated, too
 	RPO       time.Duration `json:"rpo_nanoseconds"`     // how far the latest restorable moment was behind
 	Validated Validated     `json:"validated"`
-	OK        bool          `json:"ok"`
-	Problem   string        `json:"problem,omitempty"`
+	// Counts are the rows of a Cumulus, which later recoveries are held against.
+	Counts  cumulus.Counts `json:"counts,omitempty"`
+	OK      bool           `json:"ok"`
+	Problem string         `json:"problem,omitempty"`
 }
