@@ -24,9 +24,9 @@ func TestServerCrashes(t *testing.T) {
 		from := load(l.server, "10")
 		l.durableTo(1, from) // the archive begins where the receiver began
 		for range 4 {
+			goal := l.server.LSN() + 6<<20 // before it begins: it may be quick
 			cmd := l.server.PgbenchCommand(t.Context(), "-i", "-s", "3", "-q")
 			l.check(cmd.Start())
-			goal := l.server.LSN() + 6<<20
 			pgtest.WaitFor(t, "some load", func() bool { return l.server.LSN() >= goal })
 			l.server.Kill()
 			_ = cmd.Wait() // its server was killed
