@@ -313,7 +313,8 @@ recovery:
   cutover: {method: secret, secret: db-login}
 defaults:
 `, a.at, operatorKey, a.api)+rest)
-	a.aws("secretsmanager.CreateSecret", fmt.Sprintf(`{"Name":"db-login","SecretString":"{\\"host\\":\\"old\\",\\"port\\":%d,\\"username\\":\\"app\\"}"}`, *a.cluster.Port))
+	secret := fmt.Sprintf(`{"host":"old","port":%d,"username":"app"}`, *a.cluster.Port)
+	a.aws("secretsmanager.CreateSecret", fmt.Sprintf(`{"Name":"db-login","SecretString":%q}`, secret))
 	a.env = append(a.env, "AWS_ENDPOINT_URL="+a.stub, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "AWS_REGION=us-east-1")
 }
 
