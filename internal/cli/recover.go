@@ -27,6 +27,7 @@ type recoveryFlags struct {
 	stopBefore, pauseAfter     string
 	approve                    []string
 	drain                      time.Duration
+	only                       recovery.Step // of `step`
 }
 
 func (a *app) recoverCommand() *cobra.Command {
@@ -55,6 +56,17 @@ with "pileus run resume", and is taken back, up to cut-over, with "pileus run ab
 			return a.recover(cmd.Context(), q, f)
 		},
 	}
+	f.target(cmd)
+	fl := cmd.Flags()
+	fl.BoolVarP(&f.yes, "yes", "y", false, "do not ask; for scripts")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "show the plan and stop")
+	fl.StringVar(&f.stopBefore, "stop-before", "", "stop before this `STEP`")
+	fl.StringVar(&f.pauseAfter, "pause-after", "", "stop after this `STEP`")
+	return cmd
+}
+
+// target adds the flags that say what to recover, to where.
+func (f *recoveryFlags) target(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.as, "as", "", "the `NEW` cluster's identifier")
 	fl.StringVar(&f.to, "to", "", "recover to this `TIME`: RFC 3339, or a duration such as 2h ago")
@@ -63,13 +75,8 @@ with "pileus run resume", and is taken back, up to cut-over, with "pileus run ab
 	fl.StringVar(&f.xid, "to-xid", "", "recover through the commit of the transaction `XID`; not on AWS")
 	fl.StringVar(&f.lsn, "to-lsn", "", "recover up to this `LSN`; not on AWS")
 	fl.BoolVar(&f.exclusive, "exclusive", false, "stop just before the transaction or LSN")
-	fl.BoolVarP(&f.yes, "yes", "y", false, "do not ask; for scripts")
-	fl.BoolVar(&f.dryRun, "dry-run", false, "show the plan and stop")
-	fl.StringVar(&f.stopBefore, "stop-before", "", "stop before this `STEP`")
-	fl.StringVar(&f.pauseAfter, "pause-after", "", "stop after this `STEP`")
 	fl.DurationVar(&f.drain, "drain-timeout", 0, "how long work may take to end until an operator decides, instead of recovery.drain_timeout")
 	fl.StringSliceVar(&f.approve, "approve", nil, "answer the question of these `STEPS` with yes: drain, compare, validate")
-	return cmd
 }
 
 // request reads the flags.
@@ -79,11 +86,13 @@ func (f recoveryFlags) request(cluster string, now time.Time) (recovery.Request,
 	if err := config.ValidateIdentifier(q.Cluster); err != nil {
 		return q, err
 	}
-	if q.New == "" {
+	if f.only == "" && q.New == "" {
 		return q, errors.New("give the new cluster's identifier with --as")
 	}
-	if err := config.ValidateIdentifier(q.New); err != nil {
-		return q, fmt.Errorf("--as: %w", err)
+	if q.New != "" {
+		if err := config.ValidateIdentifier(q.New); err != nil {
+			return q, fmt.Errorf("--as: %w", err)
+		}
 	}
 	if f.to != "" {
 		var err error
@@ -97,6 +106,9 @@ func (f recoveryFlags) request(cluster string, now time.Time) (recovery.Request,
 	}
 	if q.Choices.DrainTimeout = f.drain; f.drain < 0 {
 		return q, errors.New("--drain-timeout must be more than 0")
+	}
+	if q.Choices.Only = f.only; f.only != "" && f.only != recovery.StepRestore {
+		return q, nil
 	}
 	return q, q.Target.Check()
 }
@@ -269,6 +281,10 @@ func (a *app) ended(ctx context.Context, j *recovery.Journal, run recovery.Run, 
 	return a.print(r, func(w io.Writer) error {
 		if run.Status == recovery.Aborted {
 			_, err := fmt.Fprintf(w, "Run %s was taken back: %s is as it was.\n", run.ID, run.Cluster)
+			return err
+		}
+		if run.Options.Only != "" {
+			_, err := fmt.Fprintf(w, "%s of %s is done. What it found and did: pileus run show %s\n", run.Options.Only, run.Cluster, run.ID)
 			return err
 		}
 		fmt.Fprintf(w, "%s was recovered to %s as %s", run.Cluster, run.Target, run.New)

@@ -86,7 +86,7 @@ See it work: pileus demo`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(a.initCommand(), a.checkCommand(), a.backupCommand(), a.walCommand(), a.snapshotCommand(), a.listCommand(),
 		a.showCommand(), a.restoreCommand(), a.verifyCommand(), a.pruneCommand(), a.keyCommand(), a.serveCommand(), a.statusCommand(), a.auditCommand(), a.planCommand(), a.findCommand(), a.peekCommand(), a.timelineCommand(),
-		a.recoverCommand(), a.runCommand(), a.fenceCommand(), a.unfenceCommand(), a.drillCommand(),
+		a.recoverCommand(), a.stepCommand(), a.runCommand(), a.fenceCommand(), a.unfenceCommand(), a.drillCommand(),
 		a.demoCommand(), a.manCommand(root))
 	complete(root)
 	return root

@@ -181,6 +181,9 @@ func (w *work) approve(why string, details ...string) error {
 func (w *work) forward(ctx context.Context) error {
 	w.run.Status, w.run.Problem = Running, ""
 	for i, name := range Steps {
+		if only := w.run.Options.Only; only != "" && only != name {
+			continue
+		}
 		if w.run.Options.StopBefore == name {
 			return w.pause(ctx, "", name)
 		}

@@ -93,6 +93,8 @@ type Choices struct {
 	PauseAfter Step `json:"pause_after,omitempty"`
 	// Approved are questions that are answered beforehand: the names of steps.
 	Approved []Step `json:"approved,omitempty"`
+	// Only is the one step that is done, by itself; empty: all are.
+	Only Step `json:"only,omitempty"`
 	// DrainTimeout is used instead of the configured one unless it is 0.
 	DrainTimeout time.Duration `json:"drain_timeout_nanoseconds,omitempty"`
 }

@@ -51,6 +51,9 @@ func (restoring) done(ctx context.Context, w *work) (bool, error) {
 
 // own refuses a cluster that this run did not make.
 func (w *work) own(c *types.DBCluster) error {
+	if only := w.run.Options.Only; only != "" && only != StepRestore {
+		return nil // the operator named it
+	}
 	for _, t := range c.TagList {
 		if aws.ToString(t.Key) == runTag && aws.ToString(t.Value) == w.run.ID {
 			return nil

@@ -89,8 +89,10 @@ func (b *Runbook) Plan(ctx context.Context, q Request) (Findings, error) {
 
 // Recover executes a new run. Errors: *BusyError, *StoppedError, *NeedsApproval, *PausedError.
 func (b *Runbook) Recover(ctx context.Context, q Request) (Run, error) {
-	if err := q.Target.Check(); err != nil {
-		return Run{}, err
+	if only := q.Choices.Only; only == "" || only == StepRestore {
+		if err := q.Target.Check(); err != nil {
+			return Run{}, err
+		}
 	}
 	release, err := b.hold(q.Cluster)
 	if err != nil {
@@ -115,8 +117,52 @@ func (b *Runbook) Recover(ctx context.Context, q Request) (Run, error) {
 	if err := b.o.Journal.Save(ctx, w.run); err != nil {
 		return Run{}, err
 	}
+	if q.Choices.Only != "" {
+		if err := w.prepare(ctx, all); err != nil {
+			return w.run, w.stop(ctx, err)
+		}
+	}
 	err = w.forward(ctx)
 	return w.run, err
+}
+
+// prepare writes down what a step that is done by itself would have from the steps before it: the source, where the new
+// cluster is, and the rules that an earlier run recorded.
+func (w *work) prepare(ctx context.Context, earlier []Run) error {
+	w.step = w.run.Options.Only
+	var s source
+	err := w.found(ctx, "source", "the source as it is", &s, func() (err error) {
+		s, err = w.env.source(ctx, w.run.Cluster)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if w.run.New != "" && w.step != StepRestore {
+		c, err := w.env.cluster(ctx, w.run.New)
+		if err != nil || c == nil {
+			return errors.Join(err, gone(err == nil, w.run.New))
+		}
+		if err := w.did(ctx, "endpoint", "the new cluster listens at "+placeOf(c).String(), placeOf(c)); err != nil {
+			return err
+		}
+	}
+	if w.step != StepResume || w.env.cumulus == nil {
+		return nil
+	}
+	for _, r := range earlier {
+		if r.Cluster != w.run.Cluster {
+			continue
+		}
+		entries, err := w.o.Journal.Entries(ctx, r.ID)
+		if err != nil {
+			return err
+		}
+		if all, ok := (&work{entries: entries}).recorded(); ok {
+			return w.found(ctx, "rules", "every rule and its trigger, as run "+r.ID+" recorded them", &all, func() error { return nil })
+		}
+	}
+	return fmt.Errorf("no run on %s has recorded which rules were enabled: there is nothing to resume from", w.run.Cluster)
 }
 
 // load loads a run that is not over, and keeps others off it.
