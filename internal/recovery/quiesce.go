@@ -46,7 +46,15 @@ func (w *work) each(ctx context.Context, prefix string, list []config.Command) (
 
 type halt struct{}
 
-func (halt) done(context.Context, *work) (bool, error) { return true, nil }
+// done looks whether everything is still halted, as long as the archive API can be asked: behind the fence it cannot.
+func (halt) done(ctx context.Context, w *work) (bool, error) {
+	all, recorded := w.recorded()
+	if w.env.cumulus == nil || !recorded || w.state(StepFence) != "" {
+		return true, nil
+	}
+	loud, err := w.env.cumulus.Quiet(ctx, all)
+	return len(loud) == 0, err
+}
 
 func (halt) do(ctx context.Context, w *work) (any, error) {
 	if len(w.env.c.Halt) == 0 && w.env.cumulus == nil {
@@ -70,7 +78,14 @@ func (halt) undo(ctx context.Context, w *work) error {
 
 type drain struct{}
 
-func (drain) done(context.Context, *work) (bool, error) { return true, nil }
+// done looks whether work began again, as long as it can be asked.
+func (drain) done(ctx context.Context, w *work) (bool, error) {
+	if w.approved() || w.state(StepFence) != "" {
+		return true, nil
+	}
+	left, err := w.busy(ctx)
+	return len(left) == 0, err
+}
 
 // Drained is how the waiting ended.
 type Drained struct {
