@@ -64,32 +64,64 @@ func (d *Deployment) resumeMappings(ctx context.Context, was Record, now Rule) (
 	return "", nil
 }
 
-// enable makes a rule enabled and looks whether AWS has its trigger, once more if not: the row and the trigger are
-// changed one after the other, and either may fail. A subscription without which a rule was enabled before is not missed.
-func (d *Deployment) enable(ctx context.Context, was Record, now Rule) (err error) {
-	name := was.Rule.Name
-	for range 2 {
+// answered tells whether what comes to a topic reaches a function of the deployment.
+func answered(r Record) bool {
+	return slices.ContainsFunc(r.Subscribed, func(s Subscription) bool { return s.Permitted })
+}
+
+// tries is how often a rule is enabled: the first may find what an interruption left, the second puts it right, and may
+// fail half-way itself.
+const tries = 3
+
+// enable makes a rule enabled and looks whether AWS has its trigger; if not it puts that right, for the row and the
+// trigger are changed one after the other, and either may fail. A trigger that a rule did not have before is not missed,
+// and one that stays away is for Differences to tell.
+func (d *Deployment) enable(ctx context.Context, was Record, now Rule) error {
+	for try := 1; ; try++ {
 		if now.State != Enabled { // an enabled one of a topic would lose its subscription by it
-			// The second time a topic is found subscribed by the first, and needs no permission, which there may be already.
-			if now, err = d.API.setState(ctx, name, Enabled); err != nil {
-				continue
+			var err error
+			if now, err = d.API.setState(ctx, was.Rule.Name, Enabled); err != nil {
+				if try == tries || ctx.Err() != nil {
+					return err
+				}
+				continue // a topic may be subscribed already, which is then found
 			}
 		}
 		is, err := d.trigger(ctx, now)
-		if err != nil {
-			return fmt.Errorf("rule %s: %w", name, err)
-		}
-		switch {
-		case now.Rule.Type == SNS && len(is.Subscribed) == 0 && len(was.Subscribed) > 0:
-			now, err = d.API.setState(ctx, name, Disabled) // only a disabled one gets subscribed
-		case now.Rule.Type == Scheduled && was.Schedule == Enabled && (is.Schedule != Enabled || len(is.Targets) < len(was.Targets)):
-			_, err = d.API.setState(ctx, name, Enabled) // which writes the EventBridge rule and its target each time
-		default:
+		if err == nil && (try == tries || triggered(is) || !triggered(was)) {
 			return nil
 		}
+		if err == nil {
+			now, err = d.mend(ctx, is)
+		}
 		if err != nil {
-			return err
+			return fmt.Errorf("rule %s: %w", was.Rule.Name, err)
 		}
 	}
-	return err
+}
+
+// triggered tells whether what should start a rule's work reaches a function.
+func triggered(r Record) bool {
+	switch r.Rule.Rule.Type {
+	case SNS:
+		return slices.ContainsFunc(r.Subscribed, func(s Subscription) bool { return s.Permitted })
+	case Scheduled:
+		return r.Schedule == Enabled && len(r.Targets) > 0
+	}
+	return true
+}
+
+// mend prepares a rule whose row is enabled, and whose trigger is missing, for being enabled again.
+func (d *Deployment) mend(ctx context.Context, is Record) (Rule, error) {
+	if is.Rule.Rule.Type == Scheduled { // each PATCH writes the EventBridge rule and its target
+		return d.API.setState(ctx, is.Rule.Name, Enabled)
+	}
+	// Only a disabled rule, of a topic that is not subscribed, gets a subscription with its permission. One without is
+	// dead, so that nothing is lost with it.
+	for _, s := range is.Subscribed {
+		if err := d.Triggers.unsubscribe(ctx, s.ARN); err != nil {
+			return is.Rule, err
+		}
+	}
+	return d.API.setState(ctx, is.Rule.Name, Disabled)
 }

@@ -45,7 +45,8 @@ func newRig(t *testing.T) *rig {
 	if os.Getenv("PILEUS_CUMULUS") == "" {
 		t.Skip("NOTE: nothing was tested against the real Cumulus. `make test-cumulus` does that.")
 	}
-	r := &rig{t: t, server: pgtest.Start(t, pgtest.Newest(t))}
+	// The API keeps connections of requests that are over for half a minute.
+	r := &rig{t: t, server: pgtest.Start(t, pgtest.Newest(t), pgtest.With("max_connections", "500"))}
 	r.server.Exec("CREATE DATABASE cumulus")
 	port := pgtest.FreePort(t)
 	r.stub = fmt.Sprintf("http://127.0.0.1:%d", port)
@@ -73,6 +74,13 @@ func newRig(t *testing.T) *rig {
 		r.queue(rigPrefix+"-"+q, `{}`)
 	}
 	return r
+}
+
+// in is the rig for a subtest.
+func (r *rig) in(t *testing.T) *rig {
+	c := *r
+	c.t = t
+	return &c
 }
 
 // command is a script of test/cumulus.
@@ -209,6 +217,24 @@ func (r *rig) aws() string {
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
+}
+
+// deny makes the next call of an operation of AWS fail.
+func (r *rig) deny(op string) {
+	r.t.Helper()
+	r.request(http.MethodPost, r.stub+"/_stub/fail?op="+op, nil, "")
+}
+
+// settle forgets denials that nothing met.
+func (r *rig) settle() {
+	r.t.Helper()
+	r.request(http.MethodPost, r.stub+"/_stub/allow", nil, "")
+}
+
+// forget makes the stand-in forget its calls.
+func (r *rig) forget() {
+	r.t.Helper()
+	r.request(http.MethodPost, r.stub+"/_stub/reset", nil, "")
 }
 
 // called counts the calls of an operation that the stand-in got.

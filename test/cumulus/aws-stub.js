@@ -6,7 +6,8 @@
  * Implements just what the archive API calls: S3, SNS, Lambda (event source mappings, permissions, Invoke),
  * EventBridge, SQS, DynamoDB (access tokens), Secrets Manager, Step Functions, ECS/KMS/STS basics.
  * GET /_stub/calls (all AWS calls so far), POST /_stub/reset, GET /_stub/state,
- * POST /_stub/execution?arn=&status= (a Step Functions execution), POST /_stub/fail?op= (the next such call is denied)
+ * POST /_stub/execution?arn=&status= (a Step Functions execution), POST /_stub/fail?op= (the next such call is denied),
+ * POST /_stub/allow (none is)
  */
 const http = require('http');
 const fs = require('fs');
@@ -39,6 +40,7 @@ const server = http.createServer((req, res) => {
       if (u.pathname === '/_stub/calls') return send(200, calls);
       if (u.pathname === '/_stub/state') return send(200, st);
       if (u.pathname === '/_stub/fail') { denied.push(u.searchParams.get('op')); return send(200, {}); }
+      if (u.pathname === '/_stub/allow') { denied.length = 0; return send(200, {}); }
       if (u.pathname === '/_stub/execution') { st.executions[u.searchParams.get('arn')] = u.searchParams.get('status'); return send(200, {}); }
       if (u.pathname === '/_stub/reset') { calls = []; if (u.searchParams.get('all')) st = fresh(); return send(200, {}); }
       const target = req.headers['x-amz-target'];
