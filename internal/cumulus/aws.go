@@ -161,19 +161,29 @@ func (t *Triggers) permitted(ctx context.Context, function, topic string) (bool,
 	if err != nil {
 		return false, fmt.Errorf("read the policy of %s: %w", function, err)
 	}
-	var policy struct {
+	ok, err := permits(aws.ToString(out.Policy), topic)
+	if err != nil {
+		return false, fmt.Errorf("read the policy of %s: %w", function, err)
+	}
+	return ok, nil
+}
+
+// permits tells whether a policy allows something to a topic by its ARN.
+func permits(policy, topic string) (bool, error) {
+	var p struct {
 		Statement []struct {
 			Effect    string
 			Condition map[string]map[string]any
 		}
 	}
-	if err := json.Unmarshal([]byte(aws.ToString(out.Policy)), &policy); err != nil {
-		return false, fmt.Errorf("read the policy of %s: %w", function, err)
+	if err := json.Unmarshal([]byte(policy), &p); err != nil {
+		return false, err
 	}
-	for _, s := range policy.Statement {
+	for _, s := range p.Statement {
 		for _, operator := range s.Condition {
 			for key, value := range operator {
-				if s.Effect == "Allow" && strings.EqualFold(key, "aws:SourceArn") && value == topic {
+				several, _ := value.([]any)
+				if s.Effect == "Allow" && strings.EqualFold(key, "aws:SourceArn") && (value == any(topic) || slices.Contains(several, any(topic))) {
 					return true, nil
 				}
 			}

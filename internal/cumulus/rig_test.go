@@ -57,7 +57,7 @@ func newRig(t *testing.T) *rig {
 	port = pgtest.FreePort(t)
 	r.api = fmt.Sprintf("http://127.0.0.1:%d", port)
 	var ready struct{ Token string }
-	if err := json.Unmarshal([]byte(r.node("serve-api.js", `"ready"`, fmt.Sprintf("PORT=%d", port))), &ready); err != nil {
+	if err := json.Unmarshal([]byte(r.node("serve-api.js", `"ready"`, fmt.Sprintf("PORT=%d", port), "acquireTimeoutMillis=5000")), &ready); err != nil {
 		t.Fatal(err)
 	}
 	r.token = ready.Token
