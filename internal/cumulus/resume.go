@@ -64,11 +64,6 @@ func (d *Deployment) resumeMappings(ctx context.Context, was Record, now Rule) (
 	return "", nil
 }
 
-// answered tells whether what comes to a topic reaches a function of the deployment.
-func answered(r Record) bool {
-	return slices.ContainsFunc(r.Subscribed, func(s Subscription) bool { return s.Permitted })
-}
-
 // tries is how often a rule is enabled: the first may find what an interruption left, the second puts it right, and may
 // fail half-way itself.
 const tries = 3
