@@ -33,8 +33,8 @@ func (f *Fleet) CreateInstance(ctx context.Context, q CreateInstance) (Instance,
 	if err != nil {
 		return Instance{}, fault(CodeClusterNotFound, "The source cluster could not be found or cannot be accessed: %s", q.Cluster)
 	}
-	if q.Engine != "" && q.Engine != c.Engine {
-		return Instance{}, fault(CodeInvalidCombination, "The engine name requested for your DB instance (%s) doesn't match the engine name of your DB cluster (%s).", q.Engine, c.Engine)
+	if err := checkMember(c, q); err != nil {
+		return Instance{}, err
 	}
 	members := f.members(c.ResourceID)
 	if len(members) > 0 {
@@ -71,6 +71,17 @@ func (f *Fleet) CreateInstance(ctx context.Context, q CreateInstance) (Instance,
 	f.instances[i.ResourceID] = i
 	f.startInstance(i.ResourceID)
 	return f.seenInstance(i), nil
+}
+
+// checkMember refuses what cannot be a member of a cluster.
+func checkMember(c *Cluster, q CreateInstance) error {
+	switch {
+	case q.Engine != "" && q.Engine != c.Engine:
+		return fault(CodeInvalidCombination, "The engine name requested for your DB instance (%s) doesn't match the engine name of your DB cluster (%s).", q.Engine, c.Engine)
+	case c.EngineMode == "serverless":
+		return fault(CodeInvalidParameter, "Instances cannot be added to Aurora Serverless clusters.")
+	}
+	return nil
 }
 
 func checkTier(tier *int) error {

@@ -179,3 +179,16 @@ func TestVersions(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestMembers: what cannot be a member of a cluster is refused with RDS's code.
+func TestMembers(t *testing.T) {
+	for _, c := range []struct {
+		mode, engine string
+		want         Code
+	}{{"provisioned", "postgres", ""}, {"provisioned", "", ""}, {"provisioned", "mysql", CodeInvalidCombination}, {"serverless", "postgres", CodeInvalidParameter}} {
+		err := checkMember(&Cluster{Engine: enginePostgres, EngineMode: c.mode}, CreateInstance{Engine: c.engine})
+		if !is(err, c.want) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}

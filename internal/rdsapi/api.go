@@ -28,11 +28,12 @@ const (
 	version   = "2014-10-31"
 	maxBody   = 1 << 20 // bytes
 
-	// Go's SDK drops the connection, and repeats what was done already, if an answer comes so fast that its
-	// transport has not returned yet from sending the request, unless all of the answer is read at once. So
-	// an answer that is larger than a reader's buffer does not come at once.
-	largeAnswer = 3 << 10 // bytes; with its header it fits in 4096
-	answerPause = 5 * time.Millisecond
+	// Go's SDK closes the body of its request as soon as it has the head of the answer. If its transport has sent the
+	// body but not looked for the end of it yet, it takes that for an error and drops the connection, with
+	// what of the answer is not in its buffer; and the SDK repeats what was done already. No answer of AWS comes
+	// so fast. So one that is larger than the buffer does not come sooner than a busy host needs for that look.
+	largeAnswer = 3 << 10 // bytes; with its header it fits in a buffer of 4096
+	largeAfter  = 50 * time.Millisecond
 )
 
 // Options is what the API works with.
@@ -79,6 +80,7 @@ func New(o Options) *API {
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := requestID()
 	w.Header().Set("X-Amzn-Requestid", id)
+	arrived := time.Now()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		var large *http.MaxBytesError
@@ -100,7 +102,13 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, id, prob)
 		return
 	}
-	a.answer(w, r, id, key, form)
+	if text, ok := a.answer(w, r, id, key, form); ok {
+		if len(text) > largeAnswer {
+			pause(r.Context(), largeAfter-time.Since(arrived))
+		}
+		w.Header().Set("Content-Type", "text/xml")
+		_, _ = w.Write(text) // the client is gone: nobody to tell
+	}
 }
 
 // parseForm reads the parameters of a request that is known to be genuine.
@@ -122,17 +130,17 @@ func parseForm(r *http.Request, body []byte) (url.Values, *problem) {
 	return form, nil
 }
 
-// answer does what an authenticated request asks for, if its key may.
-func (a *API) answer(w http.ResponseWriter, r *http.Request, id string, key access.Key, form url.Values) {
+// answer does what an authenticated request asks for, if its key may. It returns the answer, or has refused.
+func (a *API) answer(w http.ResponseWriter, r *http.Request, id string, key access.Key, form url.Values) ([]byte, bool) {
 	action := form.Get("Action")
 	op, ok := a.operations[action]
 	if !ok {
 		if action == "" {
 			a.refuse(w, id, &problem{"MissingAction", http.StatusBadRequest, "The request must contain the parameter Action."})
-			return
+			return nil, false
 		}
 		a.refuse(w, id, &problem{"InvalidAction", http.StatusBadRequest, "Could not find operation " + action + " for version " + version})
-		return
+		return nil, false
 	}
 	var result any
 	var err error
@@ -151,21 +159,18 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, id string, key acce
 	}
 	if prob != nil {
 		a.refuse(w, id, prob)
-		return
+		return nil, false
 	}
 	text, err := encode(action, id, result)
 	if err != nil {
 		a.o.Log.Error("an answer could not be encoded", "action", action, "request", id, "error", err)
 		a.refuse(w, id, internalProblem(id))
-		return
+		return nil, false
 	}
-	w.Header().Set("Content-Type", "text/xml")
-	if len(text) > largeAnswer {
-		pause(r.Context(), answerPause)
-	}
-	_, _ = w.Write(text) // the client is gone: nobody to tell
+	return text, true
 }
 
+// pause returns after a while, or when ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -134,24 +134,15 @@ func (a *API) describeClusters(ctx context.Context, p *params) (any, error) {
 	if p.fault != nil {
 		return nil, p.fault
 	}
-	var all []fleet.Cluster
-	if id := p.text("DBClusterIdentifier"); id != "" {
-		c, err := a.o.Fleet.Cluster(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		all = []fleet.Cluster{c}
-	} else {
-		var err error
-		if all, err = a.o.Fleet.Clusters(ctx); err != nil {
-			return nil, err
-		}
+	id := p.text("DBClusterIdentifier")
+	kept, err := described(ctx, f, "db-cluster-id", id, a.o.Fleet.Cluster, a.o.Fleet.Clusters, func(c fleet.Cluster) bool {
+		return f.holds("db-cluster-id", c.Identifier, c.ARN) && f.holds("engine", c.Engine) && f.holds("db-cluster-resource-id", c.ResourceID) && f.holds("clone-group-id") && f.holds("domain")
+	})
+	if err != nil {
+		return nil, err
 	}
-	var kept []fleet.Cluster
-	for _, c := range all {
-		if f.holds("db-cluster-id", c.Identifier, c.ARN) && f.holds("engine", c.Engine) && f.holds("db-cluster-resource-id", c.ResourceID) && f.holds("clone-group-id") && f.holds("domain") {
-			kept = append(kept, c)
-		}
+	if id != "" && len(kept) == 0 {
+		return nil, &fleet.Fault{Code: fleet.CodeClusterNotFound, Message: "DBCluster " + id + " not found."}
 	}
 	part, marker := page(p, kept, func(c fleet.Cluster) string { return c.Identifier })
 	if p.fault != nil {
@@ -189,6 +180,9 @@ func managed(p *params) error {
 		if p.text(name) != "" {
 			return &fleet.Fault{Code: fleet.CodeInvalidCombination, Message: "The parameter " + name + " is not supported."}
 		}
+	}
+	if seconds := p.intp("BacktrackWindow"); seconds != nil && *seconds != 0 {
+		return &fleet.Fault{Code: fleet.CodeInvalidParameter, Message: "Backtrack is not enabled for the postgres engine."}
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package rdsapi
 
 import (
 	"context"
-	"slices"
 
 	"pileus/internal/fleet"
 )
@@ -170,22 +169,17 @@ func (a *API) describeInstances(ctx context.Context, p *params) (any, error) {
 	if p.fault != nil {
 		return nil, p.fault
 	}
-	var all []fleet.Instance
-	var err error
-	if id := p.text("DBInstanceIdentifier"); id != "" {
-		var one fleet.Instance
-		one, err = a.o.Fleet.Instance(ctx, id)
-		all = []fleet.Instance{one}
-	} else {
-		all, err = a.o.Fleet.Instances(ctx)
-	}
+	id := p.text("DBInstanceIdentifier")
+	all, err := described(ctx, f, "db-instance-id", id, a.o.Fleet.Instance, a.o.Fleet.Instances, func(i fleet.Instance) bool {
+		return f.holds("db-cluster-id", i.ClusterView.Identifier, i.ClusterView.ARN) && f.holds("db-instance-id", i.Identifier, i.ARN) &&
+			f.holds("dbi-resource-id", i.ResourceID) && f.holds("engine", i.ClusterView.Engine) && f.holds("domain")
+	})
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(i fleet.Instance) bool {
-		return !f.holds("db-cluster-id", i.ClusterView.Identifier, i.ClusterView.ARN) || !f.holds("db-instance-id", i.Identifier, i.ARN) ||
-			!f.holds("dbi-resource-id", i.ResourceID) || !f.holds("engine", i.ClusterView.Engine) || !f.holds("domain")
-	})
+	if id != "" && len(all) == 0 {
+		return nil, &fleet.Fault{Code: fleet.CodeInstanceNotFound, Message: "DBInstance " + id + " not found."}
+	}
 	part, marker := page(p, all, func(i fleet.Instance) string { return i.Identifier })
 	if p.fault != nil {
 		return nil, p.fault

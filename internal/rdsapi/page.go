@@ -1,6 +1,7 @@
 package rdsapi
 
 import (
+	"context"
 	"encoding/base64"
 	"slices"
 	"strings"
@@ -46,6 +47,26 @@ func (f filters) holds(name string, has ...string) bool {
 	return slices.ContainsFunc(has, func(h string) bool {
 		return slices.ContainsFunc(values, func(v string) bool { return strings.EqualFold(v, h) })
 	})
+}
+
+// described lists what a Describe asks for, by an identifier, by filters, or by both. RDS takes an identifier that comes
+// with the filter of identifiers, whose name is given, for one more value of that.
+func described[T any](ctx context.Context, f filters, name, id string, one func(context.Context, string) (T, error), list func(context.Context) ([]T, error), holds func(T) bool) ([]T, error) {
+	var all []T
+	var err error
+	if _, filtered := f[name]; id != "" && !filtered {
+		all = make([]T, 1)
+		all[0], err = one(ctx, id)
+	} else {
+		if id != "" {
+			f[name] = append(f[name], id)
+		}
+		all, err = list(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(v T) bool { return !holds(v) }), nil
 }
 
 // page cuts one page out of a sorted list. The marker names the last element before it, so that

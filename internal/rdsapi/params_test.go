@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/rds"
+	"github.com/aws/aws-sdk-go-v2/service/rds/types"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
@@ -190,4 +192,38 @@ func FuzzRequest(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestIdentifierBesideFilters: an identifier is one more value of the filter of identifiers, and must meet the others.
+func TestIdentifierBesideFilters(t *testing.T) {
+	s := newSDK(t, ring)
+	for _, id := range []string{"a", "b", "c"} {
+		c := full[fleet.Cluster]("")
+		c.Identifier = id
+		s.fleet.clusters = append(s.fleet.clusters, c)
+	}
+	for _, c := range []struct{ id, filter, value, want string }{
+		{"a", "db-cluster-id", "b", "[a b]"},
+		{"none", "db-cluster-id", "b", "[b]"},
+		{"none", "db-cluster-id", "nobody", "DBClusterNotFoundFault"},
+		{"a", "engine", "mysql", "DBClusterNotFoundFault"},
+		{"", "engine", "mysql", "[]"},
+	} {
+		q := &rds.DescribeDBClustersInput{Filters: []types.Filter{{Name: &c.filter, Values: []string{c.value}}}}
+		if c.id != "" {
+			q.DBClusterIdentifier = &c.id
+		}
+		out, err := s.DescribeDBClusters(t.Context(), q)
+		_, got, _ := failure(err)
+		if err == nil {
+			ids := []string{}
+			for _, found := range out.DBClusters {
+				ids = append(ids, *found.DBClusterIdentifier)
+			}
+			got = fmt.Sprint(ids)
+		}
+		if got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
 }

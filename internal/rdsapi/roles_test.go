@@ -117,6 +117,10 @@ func TestRefusals(t *testing.T) {
 			_, err := s.call(t, "ModifyDBCluster", func(in any) { in.(*rds.ModifyDBClusterInput).Domain = aws.String("x") })
 			return err
 		}, "InvalidParameterCombination"},
+		"a backtrack": {func() error {
+			_, err := s.call(t, "CreateDBCluster", func(in any) { in.(*rds.CreateDBClusterInput).BacktrackWindow = aws.Int64(20) })
+			return err
+		}, "InvalidParameterValue"},
 		"a failover": {func() error {
 			_, err := s.call(t, "RebootDBInstance", func(in any) { in.(*rds.RebootDBInstanceInput).ForceFailover = aws.Bool(true) })
 			return err
