@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -138,4 +139,32 @@ func FuzzAuthorization(f *testing.F) {
 			t.Fatalf("%q was let in as %s", header, key.ID)
 		}
 	})
+}
+
+// TestMalformed: who has a key is told what is wrong with the form of a request.
+func TestMalformed(t *testing.T) {
+	s := newSDK(t, ring)
+	s.api.o.Now = func() time.Time { return signedAt }
+	ended, end := context.WithCancel(t.Context())
+	end()
+	ask := func(body string) *http.Request { return signed(t, body, ring, "us-east-1", "rds", signedAt, nil) }
+	s.fleet.err = context.Canceled
+	for name, c := range map[string]struct {
+		r      *http.Request
+		status int
+		code   string
+	}{
+		"no action":          {ask("Version=2014-10-31"), http.StatusBadRequest, "MissingAction"},
+		"another version":    {ask("Action=DescribeDBClusters&Version=2014-09-01"), http.StatusBadRequest, "NoSuchVersion"},
+		"no form":            {ask("Action=%zz"), http.StatusBadRequest, "MalformedQueryString"},
+		"JSON":               {signed(t, "{}", ring, "us-east-1", "rds", signedAt, map[string]string{"Content-Type": "application/json"}), http.StatusBadRequest, "MalformedQueryString"},
+		"half a body":        {changed(ask("x"), func(r *http.Request) { r.Body = io.NopCloser(iotest.ErrReader(io.ErrUnexpectedEOF)) }), http.StatusBadRequest, "IncompleteBody"},
+		"while it is ending": {ask("Action=StartDBCluster&Version=2014-10-31&DBClusterIdentifier=x").WithContext(ended), http.StatusServiceUnavailable, "ServiceUnavailable"},
+	} {
+		w := httptest.NewRecorder()
+		s.api.ServeHTTP(w, c.r)
+		if w.Code != c.status || !strings.Contains(w.Body.String(), "<Code>"+c.code+"</Code>") {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
 }
