@@ -11,23 +11,21 @@ type Status string
 
 // The states, see the package comment.
 const (
-	StatusCreating   Status = "creating"
-	StatusAvailable  Status = "available"
-	StatusBackingUp  Status = "backing-up"
-	StatusModifying  Status = "modifying"
-	StatusRenaming   Status = "renaming"
-	StatusResetting  Status = "resetting-master-credentials"
-	StatusStarting   Status = "starting"
-	StatusStopping   Status = "stopping"
-	StatusStopped    Status = "stopped"
-	StatusRebooting  Status = "rebooting"
-	StatusDeleting   Status = "deleting"
-	StatusFailed     Status = "failed"
-	StatusRetained   Status = "retained" // of the automated backups of a deleted cluster
-	StatusActive     Status = "active"   // of the automated backups of a living one
-	StatusPromoting  Status = "promoting"
-	StatusStorage    Status = "storage-full"
-	StatusUnattached Status = "inaccessible" // an attached cluster that cannot be reached
+	StatusCreating  Status = "creating"
+	StatusAvailable Status = "available"
+	StatusBackingUp Status = "backing-up"
+	StatusModifying Status = "modifying"
+	StatusRenaming  Status = "renaming"
+	StatusResetting Status = "resetting-master-credentials"
+	StatusStarting  Status = "starting"
+	StatusStopping  Status = "stopping"
+	StatusStopped   Status = "stopped"
+	StatusRebooting Status = "rebooting"
+	StatusDeleting  Status = "deleting"
+	StatusFailed    Status = "failed"
+	StatusRetained  Status = "retained" // of the automated backups of a deleted cluster
+	StatusActive    Status = "active"   // of the automated backups of a living one
+	StatusPromoting Status = "promoting"
 )
 
 // Tag is a key with a value; keys are unique on a resource.
