@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
@@ -18,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
+	"golang.org/x/sync/errgroup"
 )
 
 // The functions of a deployment that consume streams and topics, behind its prefix.
@@ -92,31 +94,63 @@ func running(state string) bool {
 // settled tells whether a state is not on its way to another.
 func settled(state string) bool { return state == "Enabled" || state == "Disabled" }
 
-// setMapping enables or disables a mapping, and looks until AWS says that it is. wait is between two looks.
-func (t *Triggers) setMapping(ctx context.Context, uuid string, on bool, wait func(context.Context) error) error {
-	asked := false
-	for {
+// mostUnmoved is how often a mapping may be seen as it was, after AWS was asked to change it.
+const mostUnmoved = 5
+
+// setMapping enables or disables a mapping, and looks until AWS says that it is. Looks are at most poll apart.
+func (t *Triggers) setMapping(ctx context.Context, uuid string, on bool, poll time.Duration) error {
+	const first = 10 // part of poll
+	pause := poll / first
+	for unmoved := 0; ; {
 		m, err := t.lambda.GetEventSourceMapping(ctx, &lambda.GetEventSourceMappingInput{UUID: &uuid})
 		if err != nil {
 			return fmt.Errorf("look at the event-source mapping %s: %w", uuid, err)
 		}
 		state := aws.ToString(m.State)
-		if settled(state) && running(state) == on {
+		switch {
+		case settled(state) && running(state) == on:
 			return nil
-		}
-		if settled(state) && asked {
+		case unmoved > mostUnmoved:
 			return fmt.Errorf("the event-source mapping %s stays %s", uuid, state)
-		}
-		if settled(state) {
+		case settled(state) && unmoved == 0:
 			if _, err := t.lambda.UpdateEventSourceMapping(ctx, &lambda.UpdateEventSourceMappingInput{UUID: &uuid, Enabled: &on}); err != nil {
 				return fmt.Errorf("change the event-source mapping %s: %w", uuid, err)
 			}
-			asked = true
+			unmoved++
+		case settled(state):
+			unmoved++ // AWS may tell for a moment what was
 		}
-		if err := wait(ctx); err != nil {
+		if err := wait(ctx, pause); err != nil {
 			return err
 		}
+		pause = min(2*pause, poll)
 	}
+}
+
+// setMappings does so for those of a record that were enabled, at once, for each may take a minute. lost are those that
+// are not there any more.
+func (t *Triggers) setMappings(ctx context.Context, was Record, on bool, poll time.Duration) (lost []string, err error) {
+	var g errgroup.Group // one that fails does not keep the others from being changed
+	gone := make([]bool, len(was.Mappings))
+	for i, m := range was.Mappings {
+		if !m.Enabled {
+			continue
+		}
+		g.Go(func() error {
+			err := t.setMapping(ctx, m.UUID, on, poll)
+			if gone[i] = missing(err); gone[i] {
+				return nil
+			}
+			return err
+		})
+	}
+	err = g.Wait()
+	for i, m := range was.Mappings {
+		if gone[i] {
+			lost = append(lost, m.UUID+" of "+m.Function)
+		}
+	}
+	return lost, err
 }
 
 // subscriptions lists those of a topic to this deployment's functions.

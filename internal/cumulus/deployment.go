@@ -11,11 +11,9 @@ type Deployment struct {
 	API      *Client
 	Triggers *Triggers
 	Queues   []string // further queues that hold work, by name
-	// Poll is the time between two looks at what changes slowly.
+	// Poll is the longest time between two looks at a trigger that changes.
 	Poll time.Duration
 }
-
-func (d *Deployment) wait(ctx context.Context) error { return wait(ctx, d.Poll) }
 
 // Record reads all rules and what triggers them in AWS.
 func (d *Deployment) Record(ctx context.Context) ([]Record, error) {

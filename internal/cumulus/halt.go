@@ -23,13 +23,9 @@ func (d *Deployment) Halt(ctx context.Context, was Record) error {
 			name, was.Rule.Rule.Type, was.Rule.Rule.Value, now.Rule.Type, now.Rule.Value)
 	}
 	if now.Rule.Type == Kinesis {
-		for _, m := range was.Mappings {
-			if !m.Enabled {
-				continue
-			}
-			if err := d.Triggers.setMapping(ctx, m.UUID, false, d.wait); err != nil {
-				return fmt.Errorf("rule %s: %w", name, err)
-			}
+		// One that is gone reads nothing; Resume tells about it.
+		if _, err := d.Triggers.setMappings(ctx, was, false, d.Poll); err != nil {
+			return fmt.Errorf("rule %s: %w", name, err)
 		}
 		return nil
 	}

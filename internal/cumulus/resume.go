@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Resume starts one rule again as it was recorded. Done twice it changes nothing. human is what only a person can put
@@ -46,17 +47,12 @@ func (d *Deployment) resumeMappings(ctx context.Context, was Record, now Rule) (
 		return fmt.Sprintf("rule %s is disabled in the database; enable it there (UPDATE rules SET enabled = true), not through the API or the dashboard, "+
 			"which would delete its event-source mappings and with them its place in the stream; then enable those", name), nil
 	}
-	for _, m := range was.Mappings {
-		if !m.Enabled {
-			continue
-		}
-		err := d.Triggers.setMapping(ctx, m.UUID, true, d.wait)
-		if missing(err) {
-			return fmt.Sprintf("rule %s has lost the event-source mapping %s of %s, and with it its place in the stream: create it by hand, from the time of the halt", name, m.UUID, m.Function), nil
-		}
-		if err != nil {
-			return "", fmt.Errorf("rule %s: %w", name, err)
-		}
+	lost, err := d.Triggers.setMappings(ctx, was, true, d.Poll)
+	if err != nil {
+		return "", fmt.Errorf("rule %s: %w", name, err)
+	}
+	if len(lost) > 0 {
+		return fmt.Sprintf("rule %s has lost the event-source mapping %s, and with it its place in the stream: create it by hand, from the time of the halt", name, strings.Join(lost, ", ")), nil
 	}
 	if !slices.ContainsFunc(was.Mappings, func(m Mapping) bool { return m.Enabled }) {
 		return fmt.Sprintf("rule %s was enabled, and had no enabled event-source mapping before the halt either: it is not triggered", name), nil
