@@ -297,6 +297,7 @@ func TestRecoverStopsAndGoesOn(t *testing.T) {
 	// To the transaction of the accident, from the new cluster, which is the source now; and the application's role is
 	// deliberately unable to connect before: that would make the proof of the fence worthless.
 	c := s.plane.cluster("shop-2")
+	s.restorable("shop-2", time.Now()) // its first backup is complete
 	app := s.app(c)
 	xid := ""
 	if err := app.QueryRow(t.Context(), "WITH d AS (DELETE FROM shop.granules RETURNING 1) SELECT pg_current_xact_id()::text FROM d LIMIT 1").Scan(&xid); err != nil {

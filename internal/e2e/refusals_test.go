@@ -180,7 +180,8 @@ func TestAccess(t *testing.T) {
 		}
 		edit(t, r.config, func(string) string {
 			out := strings.ReplaceAll(text, r.server.DSN(), r.server.TCP(user, "postgres"))
-			return strings.Replace(out, "#password_file:", "password_file: "+passwords, 1)
+			head, cluster, _ := strings.Cut(out, "\nclusters:\n") // logins of the runbook have password files, too
+			return head + "\nclusters:\n" + strings.Replace(cluster, "#password_file:", "password_file: "+passwords, 1)
 		})
 		out, stderr, _ := r.try("check", "src")
 		if strings.Contains(out+stderr, password) {
