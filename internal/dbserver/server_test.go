@@ -2,6 +2,7 @@ package dbserver_test
 
 import (
 	"context"
+	"crypto/md5"
 	"fmt"
 	"net/netip"
 	"os"
@@ -108,6 +109,14 @@ func TestMaster(t *testing.T) {
 		}
 		if got := l.ask("SHOW fsync"); got == "off" {
 			t.Log("fsync is the caller's to refuse") // Ours says so
+		}
+
+		l.exec(fmt.Sprintf("CREATE ROLE old LOGIN PASSWORD 'md5%x'", md5.Sum([]byte("pluto-1930"+"old")))) // as of before SCRAM
+		old, err := l.as("old", "pluto-1930", "sslmode=require")
+		l.must(err)
+		l.must(old.Close(t.Context()))
+		if got := l.ask("SELECT string_agg(rolname, ' ') FROM pg_authid WHERE rolcanlogin AND rolpassword NOT LIKE 'SCRAM%'"); got != "old" {
+			t.Errorf("%s have no SCRAM password", got)
 		}
 
 		for what, try := range map[string]struct{ user, password, extra string }{

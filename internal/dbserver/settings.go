@@ -216,12 +216,13 @@ func (s *Server) ident() string {
 	return b.String()
 }
 
-// hba says who may connect how.
+// hba says who may connect how. Its method md5 is SCRAM for whoever has a SCRAM password, as all have who got theirs
+// here; roles of a restored database may have older ones, and their applications are to get in all the same.
 func hba(spec Spec) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Written by Pileus and replaced at every change: use security groups.\nlocal all,replication %[1]s peer map=pileus\nlocal all all reject\nhost all,replication %[1]s all reject\n", Admin)
 	for _, p := range spec.Access {
-		fmt.Fprintf(&b, "hostssl all all %s scram-sha-256\n", p.Masked())
+		fmt.Fprintf(&b, "hostssl all all %s md5\n", p.Masked())
 	}
 	return b.String()
 }

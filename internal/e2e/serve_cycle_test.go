@@ -77,7 +77,7 @@ func TestServeLifeCycle(t *testing.T) {
 
 	// Parameters reach the server: at once, or with a restart.
 	ok[*rds.CreateDBClusterParameterGroupOutput](t)(p.api.CreateDBClusterParameterGroup(ctx, &rds.CreateDBClusterParameterGroupInput{DBClusterParameterGroupName: aws.String("tuned"),
-		DBParameterGroupFamily: aws.String(fmt.Sprintf("aurora-postgresql%d", pgtest.Newest(t).Major)), Description: aws.String("x")}))
+		DBParameterGroupFamily: aws.String("aurora-postgresql" + *p.version()), Description: aws.String("x")}))
 	ok[*rds.ModifyDBClusterOutput](t)(p.api.ModifyDBCluster(ctx, &rds.ModifyDBClusterInput{DBClusterIdentifier: aws.String("orders"), DBClusterParameterGroupName: aws.String("tuned"), ApplyImmediately: aws.Bool(true)}))
 	p.await("orders", "available")
 	ok[*rds.ModifyDBClusterParameterGroupOutput](t)(p.api.ModifyDBClusterParameterGroup(ctx, &rds.ModifyDBClusterParameterGroupInput{DBClusterParameterGroupName: aws.String("tuned"), Parameters: []types.Parameter{

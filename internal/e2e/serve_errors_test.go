@@ -30,9 +30,9 @@ func TestServeErrors(t *testing.T) {
 	t.Parallel()
 	p := newPlane(t)
 	ctx, src, none := t.Context(), aws.String("src"), aws.String("nobody")
-	newest := fmt.Sprintf("postgres%d", pgtest.Newest(t).Major)
+	newest := "postgres" + *p.version()
 	create := func(change func(*rds.CreateDBClusterInput)) error {
-		q := &rds.CreateDBClusterInput{DBClusterIdentifier: aws.String("orders"), Engine: aws.String("postgres"), MasterUsername: aws.String("boss"), MasterUserPassword: aws.String(masterPassword)}
+		q := &rds.CreateDBClusterInput{DBClusterIdentifier: aws.String("orders"), Engine: aws.String("postgres"), EngineVersion: p.version(), MasterUsername: aws.String("boss"), MasterUserPassword: aws.String(masterPassword)}
 		change(q)
 		return failed(p.api.CreateDBCluster(ctx, q))
 	}

@@ -43,7 +43,7 @@ func TestServeKilled(t *testing.T) {
 	moments := []time.Duration{0, 150 * time.Millisecond, 600 * time.Millisecond}
 	for i, after := range moments {
 		id := "n" + string(rune('a'+i))
-		_, err := p.api.CreateDBCluster(ctx, &rds.CreateDBClusterInput{DBClusterIdentifier: &id, Engine: aws.String("aurora-postgresql"), MasterUsername: aws.String("boss"),
+		_, err := p.api.CreateDBCluster(ctx, &rds.CreateDBClusterInput{DBClusterIdentifier: &id, Engine: aws.String("aurora-postgresql"), EngineVersion: p.version(), MasterUsername: aws.String("boss"),
 			MasterUserPassword: aws.String(masterPassword), DatabaseName: aws.String("cumulus"), VpcSecurityGroupIds: []string{"sg-1"}})
 		if err != nil {
 			t.Fatal(err)

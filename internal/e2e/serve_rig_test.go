@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -170,10 +171,13 @@ func (p *plane) events() []string {
 	return all
 }
 
+// version is the major under test: others may be installed that serve takes for its newest.
+func (p *plane) version() *string { return aws.String(strconv.Itoa(pgtest.Newest(p.t).Major)) }
+
 // create makes a managed cluster and waits for it.
 func (p *plane) create(id string) types.DBCluster {
 	p.t.Helper()
-	_, err := p.api.CreateDBCluster(p.t.Context(), &rds.CreateDBClusterInput{DBClusterIdentifier: &id, Engine: aws.String("aurora-postgresql"), MasterUsername: aws.String("boss"),
+	_, err := p.api.CreateDBCluster(p.t.Context(), &rds.CreateDBClusterInput{DBClusterIdentifier: &id, Engine: aws.String("aurora-postgresql"), EngineVersion: p.version(), MasterUsername: aws.String("boss"),
 		MasterUserPassword: aws.String(masterPassword), DatabaseName: aws.String("cumulus"), VpcSecurityGroupIds: []string{"sg-1"}})
 	if err != nil {
 		p.t.Fatal(err)

@@ -51,7 +51,7 @@ func TestServeAsTerraform(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = p.api.CreateDBCluster(t.Context(), &rds.CreateDBClusterInput{DBClusterIdentifier: aws.String("tf-1"), Engine: aws.String("aurora-postgresql"), MasterUsername: aws.String("boss"),
+	_, err = p.api.CreateDBCluster(t.Context(), &rds.CreateDBClusterInput{DBClusterIdentifier: aws.String("tf-1"), Engine: aws.String("aurora-postgresql"), EngineVersion: p.version(), MasterUsername: aws.String("boss"),
 		MasterUserPassword: aws.String(masterPassword), DatabaseName: aws.String("cumulus"), DBSubnetGroupName: aws.String("tf"), VpcSecurityGroupIds: []string{"sg-1"},
 		BackupRetentionPeriod: aws.Int32(1), PreferredBackupWindow: aws.String("07:00-09:00"), DeletionProtection: aws.Bool(true), CopyTagsToSnapshot: aws.Bool(false),
 		StorageEncrypted: aws.Bool(false), Tags: []types.Tag{{Key: aws.String("Deployment"), Value: aws.String("prod")}}})
