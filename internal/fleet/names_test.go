@@ -6,8 +6,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"pileus/internal/control"
+	"pileus/internal/repo"
 )
 
 // is tells whether err is a fault of a code; "": none.
@@ -177,6 +181,31 @@ func TestVersions(t *testing.T) {
 	}
 	if got := familyMajor("postgres16"); got != 16 {
 		t.Error(got)
+	}
+}
+
+// TestAutomatedSnapshots: the backups of the schedule are automated snapshots, with the cluster's tags if it copies them, also
+// when there are copies of them, which may outlive them; backups of manual snapshots and damaged ones are not.
+func TestAutomatedSnapshots(t *testing.T) {
+	at := time.Date(2026, 3, 7, 23, 45, 0, 0, time.UTC)
+	backup := func(id, problem string, snapshots ...string) control.BackupView {
+		return control.BackupView{Backup: repo.Backup{ID: id, Stopped: at}, Problem: problem, Snapshots: snapshots}
+	}
+	v := control.ClusterView{Backups: []control.BackupView{backup("plain", ""), backup("copied", "", "copy"), backup("taken", "", "manual"), backup("both", "", "copy", "manual"), backup("bad", "damaged")}}
+	c := Cluster{Identifier: "orders", RetentionDays: 1, Tags: []Tag{{"k", "v"}}, CopyTagsToSnapshot: true}
+	var got []string
+	for _, s := range automated(c, v, at.Add(time.Hour), func(name string) bool { return name == "copy" }) {
+		got = append(got, s.Backup)
+		if s.Identifier != "rds:orders-2026-03-07-23-45" || len(s.Tags) != 1 {
+			t.Errorf("%+v", s)
+		}
+	}
+	if diff := cmp.Diff([]string{"plain", "copied"}, got); diff != "" {
+		t.Error(diff)
+	}
+	c.CopyTagsToSnapshot = false
+	if s := automated(c, v, at.Add(25*time.Hour), func(string) bool { return true }); len(s) != 1 || s[0].Backup != "plain" || s[0].Tags != nil {
+		t.Errorf("%+v", s)
 	}
 }
 

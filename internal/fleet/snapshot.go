@@ -180,9 +180,9 @@ func (f *Fleet) allSnapshots(ctx context.Context) ([]Snapshot, error) {
 	}
 	f.mu.Lock()
 	var out []Snapshot
-	documented := map[[2]string]bool{}
+	documented := map[[2]string]bool{} // to Scheduled
 	for _, s := range f.snapshots {
-		documented[[2]string{s.Archive, s.Identifier}] = true
+		documented[[2]string{s.Archive, s.Identifier}] = s.Scheduled
 		out = append(out, *s)
 	}
 	f.mu.Unlock()
@@ -192,11 +192,11 @@ func (f *Fleet) allSnapshots(ctx context.Context) ([]Snapshot, error) {
 			return nil, err
 		}
 		for _, s := range v.Snapshots {
-			if !documented[[2]string{c.Archive, s.Name}] {
+			if _, ok := documented[[2]string{c.Archive, s.Name}]; !ok {
 				out = append(out, undocumented(c, s, v))
 			}
 		}
-		out = append(out, automated(c, v)...)
+		out = append(out, automated(c, v, f.now(), func(name string) bool { return documented[[2]string{c.Archive, name}] })...)
 	}
 	for i, s := range out {
 		out[i] = f.seenSnapshot(s)
@@ -231,18 +231,24 @@ func undocumented(c Cluster, s repo.Snapshot, v control.ClusterView) Snapshot {
 	return out
 }
 
-// automated are the backups of the schedule, under the names that RDS gives such snapshots.
-func automated(c Cluster, v control.ClusterView) []Snapshot {
+// automated are the backups of the schedule, under the names that RDS gives such snapshots. They have no documents, so
+// their tags are those that the cluster has now, if it copies them. A backup with snapshots of its own is none, unless those
+// are copies of an automated one, which scheduled tells, and its retention period has not passed.
+func automated(c Cluster, v control.ClusterView, now time.Time, scheduled func(name string) bool) []Snapshot {
 	var out []Snapshot
 	if c.Dropped {
 		return nil
 	}
+	var tags []Tag
+	if c.CopyTagsToSnapshot {
+		tags = c.Tags
+	}
 	for _, b := range v.Backups {
-		if len(b.Snapshots) > 0 || b.Problem != "" {
+		if b.Problem != "" || len(b.Snapshots) > 0 && now.Sub(b.Stopped) > retention(c) || slices.ContainsFunc(b.Snapshots, func(name string) bool { return !scheduled(name) }) {
 			continue
 		}
 		out = append(out, Snapshot{Identifier: automatedPrefix + c.Identifier + b.Stopped.UTC().Format("-2006-01-02-15-04"), Type: SnapshotAutomated,
-			Status: StatusAvailable, Percent: 100, Created: b.Stopped, Backup: b.ID, Archive: c.Archive, Cluster: c, Bytes: b.Size})
+			Status: StatusAvailable, Percent: 100, Created: b.Stopped, Backup: b.ID, Archive: c.Archive, Cluster: c, Bytes: b.Size, Tags: tags})
 	}
 	return out
 }
@@ -268,6 +274,7 @@ func (f *Fleet) CopySnapshot(ctx context.Context, q CopySnapshot) (Snapshot, err
 	}
 	s := from
 	s.Identifier, s.Type, s.Created, s.Source, s.Shared = strings.ToLower(q.Target), SnapshotManual, f.now(), from.ARN, nil
+	s.Scheduled = from.Scheduled || from.Type == SnapshotAutomated
 	s.Tags = mergeTags(nil, q.Tags)
 	if q.CopyTags && len(q.Tags) == 0 {
 		s.Tags = from.Tags

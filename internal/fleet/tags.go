@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"slices"
+	"strings"
 )
 
 // tagged finds the tags that an ARN's resource has, and how to make a change durable. The caller holds mu.
@@ -27,6 +28,9 @@ func (f *Fleet) tagged(name string) (*[]Tag, func() error, error) {
 	case kindSnapshot:
 		if s, ok := f.snapshots[id]; ok {
 			return &s.Tags, func() error { return f.docs.snapshots.save(id, s) }, nil
+		}
+		if strings.HasPrefix(id, automatedPrefix) {
+			return nil, nil, fault(CodeSnapshotState, "The tags of an automated snapshot are those of its DB cluster: copy %s to give it others.", id)
 		}
 		return nil, nil, fault(CodeSnapshotNotFound, "DBClusterSnapshot %s not found.", id)
 	case kindSubnetGroup:

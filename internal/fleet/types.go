@@ -198,9 +198,10 @@ type Snapshot struct {
 	Status     Status       `json:"status"`
 	Percent    int          `json:"percent"` // of the backup that makes it, 0 to 100
 	Created    time.Time    `json:"created"`
-	Backup     string       `json:"backup,omitempty"` // ID in the repository, once there is one
-	Archive    string       `json:"archive"`          // the cluster's name in the repository
-	Source     string       `json:"source,omitempty"` // ARN of the snapshot it is a copy of
+	Backup     string       `json:"backup,omitempty"`    // ID in the repository, once there is one
+	Archive    string       `json:"archive"`             // the cluster's name in the repository
+	Source     string       `json:"source,omitempty"`    // ARN of the snapshot it is a copy of
+	Scheduled  bool         `json:"scheduled,omitempty"` // it is of a backup of the schedule, by a copy
 	// Cluster is the cluster as it was.
 	Cluster Cluster `json:"cluster"`
 	Tags    []Tag   `json:"tags,omitempty"`
