@@ -62,6 +62,7 @@ func TestServeErrors(t *testing.T) {
 	pgtest.WaitFor(t, "src to be restorable", func() bool { return p.cluster("src").EarliestRestorableTime != nil })
 	p.await("src", "available")
 	automated := ok[*rds.DescribeDBClusterSnapshotsOutput](t)(p.api.DescribeDBClusterSnapshots(ctx, &rds.DescribeDBClusterSnapshotsInput{DBClusterIdentifier: src, SnapshotType: aws.String("automated")})).DBClusterSnapshots[0].DBClusterSnapshotIdentifier
+	ok[*rds.CopyDBClusterSnapshotOutput](t)(p.api.CopyDBClusterSnapshot(ctx, &rds.CopyDBClusterSnapshotInput{SourceDBClusterSnapshotIdentifier: automated, TargetDBClusterSnapshotIdentifier: aws.String("copy")}))
 	if err := snapshot(); err != nil {
 		t.Fatal(err)
 	}
